@@ -1,0 +1,57 @@
+package cluster
+
+import "net/netip"
+
+// MAC is an Ethernet address. An array, so that rows which hold one can be compared.
+type MAC [6]byte
+
+// Local is what this node's kernel says: read back from it, never remembered.
+type Local struct {
+	Node string // this node's name
+
+	// Pods are the links that carry a pod record, sorted by link name.
+	Pods []LocalPod
+
+	// Uplinks are the devices by which this node reaches its network, sorted by name: those that hold one of the
+	// node's addresses, carry a default route or lead to another node.
+	Uplinks []Link
+
+	// Paths says, for each address of another node, how the kernel reaches it. No entry: it does not.
+	Paths map[netip.Addr]Path
+
+	// Tunnel is the index of the tunnel device, 0 while there is none.
+	Tunnel int
+}
+
+// Link is a network device of this node.
+type Link struct {
+	Name  string
+	Index int
+	MTU   int // bytes
+}
+
+// Path is how this node's kernel reaches another node's address.
+type Path struct {
+	Link   Link
+	OnLink bool // no router in between: the address is a neighbour on Link
+	MTU    int  // bytes, of the route where it sets one, else of the link
+}
+
+// LocalPod is one attachment of a pod of this node, as its host-side link's record says it.
+type LocalPod struct {
+	Link  string // host side of the pod's veth pair
+	Index int    // of Link; never used again by the kernel while it runs
+	Up    bool
+
+	HostMAC, PodMAC MAC // of the two ends
+	MTU             int // of Link
+
+	Network     string // the CNI network's name
+	ContainerID string // as the runtime gave it
+	Ifname      string // the interface's name inside the pod
+
+	// Namespace and Name of the Kubernetes pod; empty where the runtime named none, or the record had no room.
+	Namespace, Name string
+
+	Addresses []netip.Addr // the pod's own, at most one a family with Polder's IPAM
+}
