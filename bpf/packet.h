@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The packet as the stages see it. IPv4 and IPv6 differ here and in route_hop(), nowhere else.
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "types.h"
+
+// Extension headers that a packet may have before it is malformed. Real ones have none to two.
+enum { MAX_EXTENSIONS = 8 };
+
+// ICMP types (RFC 792) and ICMPv6's (RFC 4861). linux/icmp.h needs a C library, which there is none of here.
+enum {
+	ICMP_UNREACHABLE = 3,
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETER_PROBLEM = 12,
+	ICMP6_ERRORS_END = 128,
+	ND_ROUTER_SOLICITATION = 133,
+	ND_ROUTER_ADVERTISEMENT = 134,
+	ND_NEIGHBOUR_SOLICITATION = 135,
+	ND_NEIGHBOUR_ADVERTISEMENT = 136,
+	ND_REDIRECT = 137,
+};
+
+struct packet {
+	struct mac to, from;
+	__be16 ethertype;
+	__u8 proto; // of the last header; 0 where a fragment hides it
+	__u8 ttl;   // or hop limit
+	__u8 icmp_type;
+	_Bool fragment;
+	_Bool options; // IPv4 options or IPv6 extension headers: the stack's business
+	_Bool ports;   // sport and dport hold something
+	__u32 l4;      // offset of the header after IP
+	__be16 sport, dport;
+	struct addr src, dst;
+};
+
+static __always_inline _Bool addr_equal(const struct addr *a, const struct addr *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
+static __always_inline _Bool mac_equal(const struct mac *a, const struct mac *b)
+{
+	__u8 differ = 0;
+
+	for (int i = 0; i < 6; i++)
+		differ |= a->byte[i] ^ b->byte[i];
+	return !differ;
+}
+
+static __always_inline struct addr addr_v4(__be32 v4)
+{
+	struct addr a = {{0, 0, bpf_htonl(0xffff), v4}};
+
+	return a;
+}
+
+static __always_inline _Bool addr_is_v4(const struct addr *a)
+{
+	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline _Bool prefix_has(const struct prefix *p, const struct addr *a)
+{
+	return (a->word[0] & p->mask.word[0]) == p->addr.word[0] && (a->word[1] & p->mask.word[1]) == p->addr.word[1] &&
+	       (a->word[2] & p->mask.word[2]) == p->addr.word[2] && (a->word[3] & p->mask.word[3]) == p->addr.word[3];
+}
+
+// 224.0.0.0/4, 255.255.255.255, ff00::/8.
+static __always_inline _Bool addr_is_multicast(const struct addr *a)
+{
+	if (addr_is_v4(a))
+		return (a->word[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || a->word[3] == 0xffffffff;
+	return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+}
+
+// fe80::/10. IPv4's 169.254.0.0/16 is routed like any other: clouds keep their metadata service there.
+static __always_inline _Bool addr_is_link_local(const struct addr *a)
+{
+	return (a->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+// Addresses that mean "here" or "nobody", which no packet on a wire may carry: 0.0.0.0/8, 127.0.0.0/8, ::, ::1.
+static __always_inline _Bool addr_is_local_only(const struct addr *a)
+{
+	__be32 net = a->word[3] & bpf_htonl(0xff000000);
+
+	if (addr_is_v4(a))
+		return net == 0 || net == bpf_htonl(0x7f000000);
+	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == 0 &&
+	       (a->word[3] == 0 || a->word[3] == bpf_htonl(1));
+}
+
+static __always_inline _Bool is_icmp_error(const struct packet *p)
+{
+	if (p->proto == IPPROTO_ICMP)
+		return p->icmp_type == ICMP_UNREACHABLE || p->icmp_type == ICMP_TIME_EXCEEDED ||
+		       p->icmp_type == ICMP_PARAMETER_PROBLEM;
+	return p->proto == IPPROTO_ICMPV6 && p->icmp_type < ICMP6_ERRORS_END;
+}
+
+// Ports, or the ICMP type. What the packet is too short for stays zero: the receiver's stack judges that.
+static __always_inline int parse_l4(struct __sk_buff *ctx, struct packet *p)
+{
+	__be16 ports[2];
+
+	if (p->fragment)
+		return GO_ON;
+	switch (p->proto) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+		if (bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(ports)) == 0) {
+			p->sport = ports[0];
+			p->dport = ports[1];
+			p->ports = 1;
+		}
+		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (bpf_skb_load_bytes(ctx, p->l4, &p->icmp_type, 1) < 0)
+			return -DROP_MALFORMED;
+		break;
+	}
+	return GO_ON;
+}
+
+static __always_inline int parse_v4(struct __sk_buff *ctx, struct packet *p)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(ctx, ETH_HLEN, &ip, sizeof(ip)) < 0 || ip.version != 4 || ip.ihl < 5)
+		return -DROP_MALFORMED;
+	p->src = addr_v4(ip.saddr);
+	p->dst = addr_v4(ip.daddr);
+	p->proto = ip.protocol;
+	p->ttl = ip.ttl;
+	p->options = ip.ihl > 5;
+	p->fragment = (ip.frag_off & bpf_htons(0x3fff)) != 0; // more fragments, or an offset
+	p->l4 = ETH_HLEN + ip.ihl * 4;
+	return parse_l4(ctx, p);
+}
+
+// Walks the extension headers, so that none can hide what comes after it (RFC 7113).
+static __always_inline int parse_v6_extensions(struct __sk_buff *ctx, struct packet *p)
+{
+	struct ipv6_opt_hdr ext;
+
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		switch (p->proto) {
+		case IPPROTO_FRAGMENT:
+			p->fragment = 1;
+			return GO_ON;
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+			if (bpf_skb_load_bytes(ctx, p->l4, &ext, sizeof(ext)) < 0)
+				return -DROP_MALFORMED;
+			p->options = 1;
+			p->proto = ext.nexthdr;
+			p->l4 += (ext.hdrlen + 1) * 8;
+			break;
+		default:
+			return parse_l4(ctx, p);
+		}
+	}
+	return -DROP_MALFORMED;
+}
+
+static __always_inline int parse_v6(struct __sk_buff *ctx, struct packet *p)
+{
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(ctx, ETH_HLEN, &ip, sizeof(ip)) < 0 || ip.version != 6)
+		return -DROP_MALFORMED;
+	__builtin_memcpy(&p->src, &ip.saddr, sizeof(p->src));
+	__builtin_memcpy(&p->dst, &ip.daddr, sizeof(p->dst));
+	// A v4-mapped address on the wire would be taken for the IPv4 address.
+	if (addr_is_v4(&p->src) || addr_is_v4(&p->dst))
+		return -DROP_MALFORMED;
+	p->proto = ip.nexthdr;
+	p->ttl = ip.hop_limit;
+	p->l4 = ETH_HLEN + sizeof(ip);
+	return parse_v6_extensions(ctx, p);
+}
+
+// Reads the headers. GO_ON: it is IPv4 or IPv6; TO_STACK: it is something else.
+static __always_inline int parse(struct __sk_buff *ctx, struct packet *p)
+{
+	struct ethhdr eth;
+
+	if (bpf_skb_load_bytes(ctx, 0, &eth, sizeof(eth)) < 0)
+		return -DROP_MALFORMED;
+	__builtin_memcpy(&p->to, eth.h_dest, sizeof(p->to));
+	__builtin_memcpy(&p->from, eth.h_source, sizeof(p->from));
+	p->ethertype = eth.h_proto;
+	if (eth.h_proto == bpf_htons(ETH_P_IP))
+		return parse_v4(ctx, p);
+	if (eth.h_proto == bpf_htons(ETH_P_IPV6))
+		return parse_v6(ctx, p);
+	return TO_STACK;
+}
