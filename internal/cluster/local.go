@@ -28,6 +28,9 @@ type Link struct {
 	Name  string
 	Index int
 	MTU   int // bytes
+
+	// AcceptsRA: the link takes router advertisements (sysctl accept_ra is 1 or 2).
+	AcceptsRA bool
 }
 
 // Path is how this node's kernel reaches another node's address.

@@ -1,0 +1,185 @@
+package desired
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/route"
+)
+
+// Options are what the user may set.
+type Options struct {
+	Routing         route.Mode
+	NeverMasquerade []netip.Prefix // besides the cluster's own
+}
+
+// Compile says which tables this node should have, and what of its input it cannot honour.
+func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables, []cluster.Problem) {
+	problems := slices.Clone(snap.Problems)
+	nodes, refused := AcceptedNodes(snap.Nodes)
+	problems = append(problems, refused...)
+	self, ok := find(nodes, local.Node)
+	if !ok {
+		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node,
+			Message: "there is no such Node: check --node, or wait for the kubelet to register it"})
+	} else if len(self.PodCIDRs) == 0 {
+		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node,
+			Message: "it has no usable spec.podCIDRs: no pod can get an address (kube-controller-manager assigns them with --allocate-node-cidrs)"})
+	}
+
+	peers := route.CompilePeers(opts.Routing, self, nodes, local)
+	t := Tables{
+		Endpoints:  map[netip.Addr]route.Endpoint{},
+		Remotes:    peers.Remotes,
+		Hooks:      hooks(local, peers.Tunnel != nil),
+		Tunnel:     peers.Tunnel,
+		Routes:     peers.Routes,
+		Rules:      peers.Rules,
+		Neighbours: map[route.NeighbourKey]cluster.MAC{},
+		Masquerade: masquerade(opts, self, nodes),
+		Sysctls:    sysctls(self, local),
+		PodMTU:     peers.PodMTU,
+	}
+	t.Config.Tunnel = local.Tunnel
+	t.Config.PodCIDR4, _ = self.PodCIDR(true)
+	t.Config.PodCIDR6, _ = self.PodCIDR(false)
+	for _, a := range self.Addresses {
+		t.Endpoints[a] = route.Endpoint{}
+	}
+	for _, p := range local.Pods {
+		rows := route.CompilePod(self, p)
+		maps.Copy(t.Endpoints, rows.Endpoints)
+		maps.Copy(t.Routes, rows.Routes)
+		maps.Copy(t.Neighbours, rows.Neighbours)
+	}
+	return t, append(problems, peers.Problems...)
+}
+
+func find(nodes []cluster.Node, name string) (cluster.Node, bool) {
+	for _, n := range nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return cluster.Node{Name: name}, false
+}
+
+// AcceptedNodes leaves out the pod CIDRs that cannot be honoured: those that overlap an earlier node's (by name) or
+// hold a node's own address. Every node of the cluster comes to the same answer.
+func AcceptedNodes(nodes []cluster.Node) (accepted []cluster.Node, problems []cluster.Problem) {
+	var seen []owned
+	for _, n := range slices.SortedFunc(slices.Values(nodes), byName) {
+		var cidrs []netip.Prefix
+		for _, p := range n.PodCIDRs {
+			if why := conflict(p, seen, nodes); why != "" {
+				problems = append(problems, cluster.Problem{Object: "Node/" + n.Name, Message: fmt.Sprintf(
+					"pod CIDR %s %s: it is not used; give the node another one", p, why)})
+				continue
+			}
+			cidrs = append(cidrs, p)
+			seen = append(seen, owned{p, n.Name})
+		}
+		n.PodCIDRs = cidrs
+		accepted = append(accepted, n)
+	}
+	return accepted, problems
+}
+
+type owned struct {
+	prefix netip.Prefix
+	node   string
+}
+
+func byName(a, b cluster.Node) int {
+	switch {
+	case a.Name < b.Name:
+		return -1
+	case a.Name > b.Name:
+		return 1
+	}
+	return 0
+}
+
+func conflict(p netip.Prefix, seen []owned, nodes []cluster.Node) string {
+	for _, o := range seen {
+		if p.Overlaps(o.prefix) {
+			return fmt.Sprintf("overlaps %s of node %s", o.prefix, o.node)
+		}
+	}
+	for _, n := range nodes {
+		for _, a := range n.Addresses {
+			if p.Contains(a) {
+				return fmt.Sprintf("holds %s, an address of node %s", a, n.Name)
+			}
+		}
+	}
+	return ""
+}
+
+func hooks(local cluster.Local, tunnel bool) map[Hook]int {
+	h := map[Hook]int{}
+	for _, p := range local.Pods {
+		h[Hook{p.Link, FromPod}] = p.Index
+	}
+	for _, l := range local.Uplinks {
+		h[Hook{l.Name, FromNetwork}] = l.Index
+	}
+	if tunnel && local.Tunnel != 0 {
+		h[Hook{route.TunnelName, FromTunnel}] = local.Tunnel
+		h[Hook{route.TunnelName, ToTunnel}] = local.Tunnel
+	}
+	return h
+}
+
+// masquerade covers this node's pods on their way to anything that is not the cluster's.
+func masquerade(opts Options, self cluster.Node, nodes []cluster.Node) Masquerade {
+	var except []netip.Prefix
+	for _, n := range nodes {
+		except = append(except, n.PodCIDRs...)
+		for _, a := range n.Addresses {
+			except = append(except, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	for _, p := range opts.NeverMasquerade {
+		except = append(except, p.Masked())
+	}
+	return Masquerade{From: disjoint(self.PodCIDRs), Except: disjoint(except)}
+}
+
+// disjoint sorts prefixes and leaves out those within another.
+func disjoint(prefixes []netip.Prefix) []netip.Prefix {
+	sorted := slices.SortedFunc(slices.Values(prefixes), func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var out []netip.Prefix
+	for _, p := range sorted {
+		if len(out) == 0 || !out[len(out)-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// sysctls lets the kernel forward. Forwarding IPv6 stops a node from accepting router advertisements unless it is
+// told to go on (accept_ra 2, Documentation/networking/ip-sysctl.rst): it would lose its own default route.
+func sysctls(self cluster.Node, local cluster.Local) map[string]string {
+	s := map[string]string{}
+	if _, ok := self.PodCIDR(true); ok {
+		s["net/ipv4/ip_forward"] = "1"
+	}
+	if _, ok := self.PodCIDR(false); ok {
+		for _, l := range local.Uplinks {
+			if l.AcceptsRA {
+				s["net/ipv6/conf/"+l.Name+"/accept_ra"] = "2"
+			}
+		}
+		s["net/ipv6/conf/all/forwarding"] = "1"
+	}
+	return s
+}
