@@ -1,0 +1,105 @@
+package watch
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/table"
+)
+
+// content is what a folder's files say, by file name. A file, or an object in it, that cannot be read any more counts
+// as it last did: a half-saved file must not tear down the network.
+type content struct {
+	parser parser
+	files  map[string]*file
+}
+
+// file is one file's content.
+type file struct {
+	sum     [sha256.Size]byte
+	objects []manifest // in the file's order
+	problem string     // why objects are those of an earlier state, or none; empty: they are not
+}
+
+func newContent() *content { return &content{newParser(), map[string]*file{}} }
+
+// set takes a file's new bytes.
+func (c *content) set(name string, data []byte) {
+	old := c.files[name]
+	sum := sha256.Sum256(data)
+	if old != nil && old.sum == sum && old.problem == "" {
+		return
+	}
+	objects, err := c.parser.parse(name, data)
+	switch {
+	case err != nil:
+		c.fail(name, err)
+	case len(data) == 0 && old != nil:
+		c.fail(name, fmt.Errorf("the file is empty (delete it if nothing in it is wanted any more)"))
+	default:
+		c.files[name] = &file{sum: sum, objects: keepBroken(objects, old)}
+	}
+}
+
+// fail says that a file that is there cannot be read.
+func (c *content) fail(name string, err error) {
+	f := &file{problem: err.Error()}
+	if old := c.files[name]; old != nil {
+		f.objects = old.objects
+	}
+	if len(f.objects) > 0 {
+		f.problem += ": the file counts as it last did"
+	}
+	c.files[name] = f
+}
+
+// keepBroken gives objects that cannot be read the value they had in the file's state before.
+func keepBroken(objects []manifest, old *file) []manifest {
+	if old == nil {
+		return objects
+	}
+	had := map[string]any{}
+	for _, m := range old.objects {
+		if m.value != nil {
+			had[m.id] = m.value
+		}
+	}
+	for i, m := range objects {
+		if v := had[m.id]; m.broken && v != nil {
+			objects[i].value = v
+			objects[i].problems = append(m.problems, "the object counts as it last did")
+		}
+	}
+	return objects
+}
+
+// snapshot puts the files together, in order of their names: of two objects with one name the first counts.
+func (c *content) snapshot() *cluster.Snapshot {
+	s := &cluster.Snapshot{}
+	first := map[string]string{} // object → file and line of the one that counts
+	for _, name := range table.Keys(c.files) {
+		f := c.files[name]
+		if f.problem != "" {
+			s.Problems = append(s.Problems, cluster.Problem{Object: name, Message: f.problem})
+		}
+		for _, m := range f.objects {
+			where := fmt.Sprintf("%s:%d", name, m.line)
+			for _, p := range m.problems {
+				s.Problems = append(s.Problems, cluster.Problem{Object: cmp.Or(m.id, name), Message: where + ": " + p})
+			}
+			if m.value == nil {
+				continue
+			}
+			if other, ok := first[m.id]; ok {
+				s.Problems = append(s.Problems, cluster.Problem{Object: m.id, Message: where + ": there is one of that name at " + other + ", which counts"})
+				continue
+			}
+			first[m.id] = where
+			m.put(s)
+		}
+	}
+	sortSnapshot(s)
+	return s
+}

@@ -1,0 +1,189 @@
+package watch
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/polder-net/polder/internal/cluster"
+)
+
+// manifest is one object of a manifest file.
+type manifest struct {
+	id       string // "Node/worker-1", "Pod/default/web"; empty if the object does not say
+	line     int    // of the document it is in
+	value    any    // cluster.Node, cluster.Pod or cluster.Namespace; nil: does not count
+	broken   bool   // what it says of itself cannot be read
+	problems []string
+}
+
+// parser reads manifest files. It is without state.
+type parser struct{ strict runtime.Decoder }
+
+func newParser() parser {
+	s := newScheme()
+	return parser{kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, s, s, kjson.SerializerOptions{Strict: true})}
+}
+
+// header is what all objects have. encoding/json fills what it can when a field is of the wrong type.
+type header struct {
+	metav1.TypeMeta `json:",inline"`
+	Metadata        struct{ Name, Namespace string }
+	Items           []json.RawMessage
+}
+
+// parse reads a file's objects. An error says that it is no manifest file, and on which line.
+func (p parser) parse(file string, data []byte) ([]manifest, error) {
+	docs, err := documents(file, data)
+	if err != nil {
+		return nil, err
+	}
+	var all []manifest
+	for _, d := range docs {
+		all = p.document(all, d, metav1.TypeMeta{}, 0)
+	}
+	return all, nil
+}
+
+// document appends the object in a document, or those of a list. inherited is what the list is of.
+func (p parser) document(all []manifest, d document, inherited metav1.TypeMeta, depth int) []manifest {
+	var h header
+	_ = json.Unmarshal(d.data, &h) // a field of the wrong type is found again by the strict decoder
+	if h.Kind == "" && h.APIVersion == "" {
+		h.TypeMeta = inherited
+	}
+	if isList(h.TypeMeta) {
+		return p.list(all, d, h, depth)
+	}
+	m := manifest{line: d.line}
+	switch h.APIVersion + " " + h.Kind {
+	case "v1 Node", "v1 Pod", "v1 Namespace":
+		p.object(&m, h, d.data)
+	case "v1 Service", "discovery.k8s.io/v1 EndpointSlice", "networking.k8s.io/v1 NetworkPolicy":
+		m.id = objectID(h.Kind, namespaceOf(h), h.Metadata.Name)
+		m.problems = append(m.problems, h.Kind+" is not supported yet")
+	case "policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":
+		m.id = objectID(h.Kind, "", h.Metadata.Name)
+		m.problems = append(m.problems, h.Kind+" is not supported yet")
+	default:
+		m.id = objectID(h.Kind, h.Metadata.Namespace, h.Metadata.Name)
+		m.problems = append(m.problems, fmt.Sprintf("apiVersion %q, kind %q is nothing that Polder reads", h.APIVersion, h.Kind))
+	}
+	return append(all, m)
+}
+
+// isList knows a List as kubectl writes it, and lists as the API server does: NodeList, PodList.
+func isList(t metav1.TypeMeta) bool {
+	return t.APIVersion == "v1" && strings.HasSuffix(t.Kind, "List")
+}
+
+func (p parser) list(all []manifest, d document, h header, depth int) []manifest {
+	var strict struct {
+		metav1.TypeMeta `json:",inline"`
+		Metadata        metav1.ListMeta
+		Items           []json.RawMessage
+	}
+	dec := json.NewDecoder(bytes.NewReader(d.data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&strict); err != nil {
+		all = append(all, manifest{line: d.line, problems: []string{fmt.Sprintf("read %s: %v", h.Kind, err)}})
+	}
+	if depth == 3 {
+		return append(all, manifest{line: d.line, problems: []string{"a list in a list in a list in a list is not read"}})
+	}
+	var of metav1.TypeMeta
+	if kind := strings.TrimSuffix(h.Kind, "List"); kind != "" {
+		of = metav1.TypeMeta{APIVersion: h.APIVersion, Kind: kind}
+	}
+	for _, item := range h.Items {
+		all = p.document(all, document{d.line, item}, of, depth+1)
+	}
+	return all
+}
+
+// object decodes an object that Polder reads.
+func (p parser) object(m *manifest, h header, data []byte) {
+	namespace := ""
+	if h.Kind == "Pod" {
+		namespace = namespaceOf(h)
+	}
+	m.id = objectID(h.Kind, namespace, h.Metadata.Name)
+	gvk := corev1.SchemeGroupVersion.WithKind(h.Kind)
+	obj, _, err := p.strict.Decode(data, &gvk, nil)
+	switch strict, ok := runtime.AsStrictDecodingError(err); {
+	case ok: // the rest of the object is as good as ever
+		for _, e := range strict.Errors() {
+			m.problems = append(m.problems, e.Error())
+		}
+	case err != nil:
+		m.broken = true
+		m.problems = append(m.problems, fmt.Sprintf("read %s: %v", h.Kind, err))
+		return
+	}
+	var problems []string
+	switch o := obj.(type) {
+	case *corev1.Node:
+		err = validName(o.Name, validation.IsDNS1123Subdomain)
+		m.value, problems = readNode(o)
+	case *corev1.Pod:
+		o.Namespace = namespace
+		err = errors.Join(validName(o.Name, validation.IsDNS1123Subdomain), validName(namespace, validation.IsDNS1123Label))
+		m.value, problems = readPod(o)
+	case *corev1.Namespace:
+		err = validName(o.Name, validation.IsDNS1123Label)
+		m.value = readNamespace(o)
+	}
+	m.problems = append(m.problems, problems...)
+	if err != nil {
+		m.value = nil
+		m.problems = append(m.problems, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+}
+
+func validName(name string, check func(string) []string) error {
+	if name == "" {
+		return errors.New("has no name")
+	}
+	if len(check(name)) > 0 {
+		return fmt.Errorf("%q is not a DNS-1123 name: lower-case letters, digits, '-' inside", name)
+	}
+	return nil
+}
+
+func namespaceOf(h header) string {
+	if h.Metadata.Namespace == "" {
+		return "default"
+	}
+	return h.Metadata.Namespace
+}
+
+// objectID names an object as cluster.Problem does.
+func objectID(kind, namespace, name string) string {
+	switch {
+	case kind == "" || name == "":
+		return ""
+	case namespace == "":
+		return kind + "/" + name
+	}
+	return kind + "/" + namespace + "/" + name
+}
+
+// put adds the object to a Snapshot's lists.
+func (m manifest) put(s *cluster.Snapshot) {
+	switch v := m.value.(type) {
+	case cluster.Node:
+		s.Nodes = append(s.Nodes, v)
+	case cluster.Pod:
+		s.Pods = append(s.Pods, v)
+	case cluster.Namespace:
+		s.Namespaces = append(s.Namespaces, v)
+	}
+}

@@ -1,0 +1,139 @@
+package watch
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/polder-net/polder/internal/cluster"
+)
+
+// readNode keeps of a Node what Polder reads of it. What it cannot honour it leaves out, and says so.
+func readNode(n *corev1.Node) (cluster.Node, []string) {
+	var problems []string
+	node := cluster.Node{Name: n.Name}
+	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
+		for _, a := range n.Status.Addresses {
+			if a.Type != kind {
+				continue
+			}
+			addr, err := parseAddress(a.Address)
+			if err != nil {
+				problems = append(problems, fmt.Sprintf("read %s: %v", kind, err))
+			} else if !slices.Contains(node.Addresses, addr) {
+				node.Addresses = append(node.Addresses, addr)
+			}
+		}
+	}
+	cidrs := n.Spec.PodCIDRs
+	if len(cidrs) == 0 && n.Spec.PodCIDR != "" {
+		cidrs = []string{n.Spec.PodCIDR}
+	}
+	for _, s := range cidrs {
+		cidr, err := parseCIDR(s)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("read pod CIDR: %v", err))
+			continue
+		}
+		if first, ok := node.PodCIDR(cidr.Addr().Is4()); ok {
+			problems = append(problems, fmt.Sprintf("pod CIDR %s: there is one of the same family, %s, which counts", s, first))
+			continue
+		}
+		if cidr != cidr.Masked() {
+			problems = append(problems, fmt.Sprintf("pod CIDR %s has bits beyond its length: write %s, which counts", s, cidr.Masked()))
+		}
+		node.PodCIDRs = append(node.PodCIDRs, cidr.Masked())
+	}
+	return node, problems
+}
+
+// readPod keeps of a Pod what Polder reads of it. A pod that has ended holds no address: another may have it by now.
+func readPod(p *corev1.Pod) (cluster.Pod, []string) {
+	pod := cluster.Pod{
+		Namespace:   p.Namespace,
+		Name:        p.Name,
+		UID:         string(p.UID),
+		Node:        p.Spec.NodeName,
+		HostNetwork: p.Spec.HostNetwork,
+		Labels:      nonEmpty(p.Labels),
+	}
+	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return pod, nil
+	}
+	ips := p.Status.PodIPs
+	if len(ips) == 0 && p.Status.PodIP != "" {
+		ips = []corev1.PodIP{{IP: p.Status.PodIP}}
+	}
+	var problems []string
+	for _, ip := range ips {
+		addr, err := parseAddress(ip.IP)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("read pod IP: %v", err))
+		} else if !slices.Contains(pod.Addresses, addr) {
+			pod.Addresses = append(pod.Addresses, addr)
+		}
+	}
+	return pod, problems
+}
+
+func readNamespace(n *corev1.Namespace) cluster.Namespace {
+	return cluster.Namespace{
+		Name:        n.Name,
+		Labels:      nonEmpty(n.Labels),
+		Terminating: n.DeletionTimestamp != nil || n.Status.Phase == corev1.NamespaceTerminating,
+	}
+}
+
+// nonEmpty makes nil and empty the same, so that they compare equal.
+func nonEmpty(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+// parseAddress reads an address that a node or a pod can have. It is strict where older parsers are not, since two
+// readers that disagree on "010.0.0.1" (CVE-2021-29923) disagree on who that is.
+func parseAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%q is not an IP address", s)
+	}
+	if !usable(a) {
+		return netip.Addr{}, fmt.Errorf("%q is not an address that a node or a pod can have", s)
+	}
+	return a, nil
+}
+
+// parseCIDR reads a prefix that pods can have addresses of. It may have bits beyond its length.
+func parseCIDR(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not a CIDR", s)
+	}
+	if !usable(p.Addr()) || !usable(p.Masked().Addr()) {
+		return netip.Prefix{}, fmt.Errorf("%q is not a CIDR that pods can have addresses of", s)
+	}
+	return p, nil
+}
+
+func usable(a netip.Addr) bool {
+	return a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() &&
+		!a.IsLinkLocalUnicast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// sortSnapshot puts the lists into the order that cluster.Snapshot promises.
+func sortSnapshot(s *cluster.Snapshot) {
+	slices.SortFunc(s.Nodes, func(a, b cluster.Node) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Pods, func(a, b cluster.Pod) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	slices.SortFunc(s.Namespaces, func(a, b cluster.Namespace) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Problems, func(a, b cluster.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
+	})
+	s.Problems = slices.Compact(s.Problems)
+}

@@ -1,0 +1,148 @@
+package watch
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/polder-net/polder/internal/cluster"
+)
+
+// store is what one watch has told so far, as rows of what Polder reads and nothing else. client-go's Reflector
+// fills it. We take that rather than an informer since its Replace hands over a whole list at once, so that a relist
+// never deletes what is still there, and since nothing but the row stays in memory.
+type store[T any] struct {
+	read    func(obj any) (T, []string)
+	kind    string // of objects, for problems
+	changed func()
+
+	mu     sync.Mutex
+	synced bool // the list has been read once
+	rows   map[string]*row[T]
+}
+
+// row is what is kept of one object.
+type row[T any] struct {
+	key      string // namespace/name, or name
+	value    T
+	problems []string
+}
+
+func newStore[T any](kind string, read func(obj any) (T, []string), changed func()) *store[T] {
+	return &store[T]{kind: kind, read: read, changed: changed, rows: map[string]*row[T]{}}
+}
+
+// list returns the rows in no order, and whether they are all that there are.
+func (t *store[T]) list() (values []T, problems []cluster.Problem, synced bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	values = make([]T, 0, len(t.rows))
+	for _, r := range t.rows {
+		values = append(values, r.value)
+		for _, p := range r.problems {
+			problems = append(problems, cluster.Problem{Object: t.kind + "/" + r.key, Message: p})
+		}
+	}
+	return values, problems, t.synced
+}
+
+// get returns the value of one object.
+func (t *store[T]) get(key string) (value T, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.rows[key]; r != nil {
+		return r.value, true
+	}
+	return value, false
+}
+
+// Transformer makes the Reflector slim each object as it comes in, so that a list is never in memory as a whole.
+// See cache.TransformingStore.
+func (t *store[T]) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) { return t.slim(obj) }
+}
+
+func (t *store[T]) slim(obj any) (*row[T], error) {
+	if r, ok := obj.(*row[T]); ok {
+		return r, nil
+	}
+	key, err := objectKey(obj)
+	if err != nil {
+		return nil, err
+	}
+	value, problems := t.read(obj)
+	return &row[T]{key: key, value: value, problems: slices.Clip(problems)}, nil
+}
+
+func objectKey(obj any) (string, error) {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return "", fmt.Errorf("read object: %w", err)
+	}
+	return strings.TrimPrefix(m.GetNamespace()+"/"+m.GetName(), "/"), nil
+}
+
+// Add, Update, Delete, Replace and Resync are cache.ReflectorStore.
+
+// Add puts an object that is new.
+func (t *store[T]) Add(obj any) error { return t.Update(obj) }
+
+// Update puts an object. One that differs in nothing that Polder reads, as after a kubelet's heartbeat, is no change.
+func (t *store[T]) Update(obj any) error {
+	r, err := t.slim(obj)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	same := reflect.DeepEqual(t.rows[r.key], r)
+	t.rows[r.key] = r
+	t.mu.Unlock()
+	if !same {
+		t.changed()
+	}
+	return nil
+}
+
+// Delete takes an object away.
+func (t *store[T]) Delete(obj any) error {
+	key, err := objectKey(obj)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	_, ok := t.rows[key]
+	delete(t.rows, key)
+	t.mu.Unlock()
+	if ok {
+		t.changed()
+	}
+	return nil
+}
+
+// Replace makes the rows those of objs, at once.
+func (t *store[T]) Replace(objs []any, _ string) error {
+	rows := make(map[string]*row[T], len(objs))
+	for _, obj := range objs {
+		r, err := t.slim(obj)
+		if err != nil {
+			return err
+		}
+		rows[r.key] = r
+	}
+	t.mu.Lock()
+	same := t.synced && reflect.DeepEqual(t.rows, rows)
+	t.rows, t.synced = rows, true
+	t.mu.Unlock()
+	if !same {
+		t.changed()
+	}
+	return nil
+}
+
+// Resync does nothing: nobody misses a change.
+func (t *store[T]) Resync() error { return nil }

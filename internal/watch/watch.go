@@ -1,0 +1,34 @@
+// Package watch turns a source of cluster state, the Kubernetes API (Kube) or a folder of manifests (Folder), into
+// cluster.Snapshots. It owns reading and validating objects, and the few writes to this node's own Node object. It
+// knows nothing of what a Snapshot is used for, and publishes none before every list has been read once: nobody can
+// delete anything because a source was not heard yet.
+package watch
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+)
+
+// signal says that there is something new to read. It holds at most one notice: what happens twice before anybody
+// looks is one change.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) send() {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}
+
+// newScheme knows the kinds that Polder reads and no others: client-go's own scheme registers every kind of
+// Kubernetes, which doubles the size of the binary and costs megabytes of memory on every node.
+func newScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(corev1.AddToScheme(s))
+	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
+	return s
+}
