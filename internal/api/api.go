@@ -4,6 +4,8 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"net/netip"
 )
@@ -35,6 +37,13 @@ type Attachment struct {
 	Ifname      string `json:"ifname"`
 }
 
+// HostLink is the name of the host side of an attachment's link: the same for every ADD of it, and known without
+// asking anybody. The parts cannot contain a slash, so different attachments have different texts.
+func (a Attachment) HostLink() string {
+	sum := sha256.Sum256([]byte(a.Network + "/" + a.ContainerID + "/" + a.Ifname))
+	return "pdr" + hex.EncodeToString(sum[:])[:11]
+}
+
 // Request is one request. Add and Check carry the pod's network namespace as a file descriptor beside it; Del does
 // where there still is one.
 type Request struct {
@@ -46,14 +55,31 @@ type Request struct {
 	PodName      string `json:"podName,omitempty"`
 
 	// Add: Addresses that a delegated IPAM plugin gave; none: the agent assigns them from the node's pod CIDRs.
-	// Check and Reserved: those that the earlier result says.
+	// Check: those of the pod's interface in the earlier result. Reserved: all of that result; a plugin that comes
+	// later in a chain may have added others to them, so the reserved ones must be among these.
 	Addresses []Address `json:"addresses,omitempty"`
-	// Add: routes of the delegated IPAM plugin besides the default route.
+	// Add: routes of the delegated IPAM plugin besides the default routes, which a pod always has.
+	// Check: those of the earlier result, to which a later plugin may have added, or from which it may have taken.
 	Routes []Route `json:"routes,omitempty"`
 
-	// GC: the attachments that are still in use; all others of Network go. IPAM says that the reservations of the
-	// IPAM plugin are meant, not the links.
-	Valid []Attachment `json:"valid,omitempty"`
+	// DelegatedIPAM says where addresses come from. Add: from Addresses. Status: an exhausted range is no fault.
+	DelegatedIPAM bool `json:"delegatedIPAM,omitempty"`
+
+	// Add: the configuration says `ipMasq: true`. Polder masquerades what leaves the cluster from a node's pod CIDRs;
+	// an address from elsewhere cannot be honoured then: CodeUnsupported.
+	Masquerade bool `json:"masquerade,omitempty"`
+
+	// Add: a later plugin of the chain limits the pod's bandwidth on its link.
+	Shaped bool `json:"shaped,omitempty"`
+
+	// Check: both ends of the link as the earlier result says them; MTU is 0 where that result's version has none.
+	Host *Interface `json:"host,omitempty"`
+	Pod  *Interface `json:"pod,omitempty"`
+
+	// GC: the attachments that are still in use; all others of Network go. Empty means that none is, nil is refused
+	// (CVE-2025-64715 was an empty set which became an absent one). IPAM says that the reservations of the IPAM plugin
+	// are meant, not the links.
+	Valid []Attachment `json:"valid,omitzero"`
 	IPAM  bool         `json:"ipam,omitempty"`
 }
 
@@ -81,7 +107,8 @@ type Interface struct {
 type Response struct {
 	Error *Error `json:"error,omitempty"`
 
-	// Add: both ends, then what is inside. Reserve: Addresses and Routes alone.
+	// Add: both ends, then what is inside. Reserve: Addresses and Routes alone; no Routes: the default route of each
+	// family of Addresses.
 	Host      *Interface `json:"host,omitempty"`
 	Pod       *Interface `json:"pod,omitempty"`
 	Addresses []Address  `json:"addresses,omitempty"`
@@ -97,17 +124,23 @@ type Error struct {
 	Details string `json:"details,omitempty"`
 }
 
-// Error codes of the CNI specification that the agent uses, and our own from 100 on.
+// Error codes of the CNI specification and its library that we use, and our own from 100 on.
 const (
+	CodeIncompatible     = 1
+	CodeUnsupported      = 2 // a field of the configuration that cannot be honoured; the message names it and its value
 	CodeUnknownContainer = 3
+	CodeEnvironment      = 4 // the message names the variable
 	CodeIO               = 5
+	CodeDecode           = 6
 	CodeInvalidConfig    = 7
+	CodeInvalidNetns     = 8
 	CodeTryAgain         = 11
 	CodeNotAvailable     = 50 // STATUS: ADD will fail
 	CodeLimited          = 51 // STATUS: and pods that run may have limited connectivity
 	CodeExhausted        = 100
 	CodeExists           = 101 // ADD: the interface exists already
 	CodeNotAsExpected    = 102 // CHECK: something is not as ADD left it
+	CodeInternal         = 999
 )
 
 func (e *Error) Error() string {
