@@ -26,10 +26,12 @@ static __always_inline struct remote *find_remote(const struct addr *a)
 }
 
 // Packets that only the stack can treat rightly: those that a router must answer with an error, fragments (it puts
-// them together for whoever translates), options, and SCTP, whose translation the datapath cannot look up.
+// them together for whoever translates), options, SCTP, whose translation the datapath cannot look up, and those
+// that a queue on a pod's link waits for.
 static __always_inline _Bool needs_stack(struct __sk_buff *ctx, const struct packet *p)
 {
-	return p->fragment || p->options || p->ttl <= 1 || p->proto == IPPROTO_SCTP || is_translated(ctx, p);
+	return p->shaped || p->fragment || p->options || p->ttl <= 1 || p->proto == IPPROTO_SCTP ||
+	       is_translated(ctx, p);
 }
 
 // One hop less to live, as every router does. The IPv4 checksum changes by the same amount (RFC 1624).

@@ -17,14 +17,15 @@ struct arp {
 };
 
 // Has this pod, known by its link, this address and this MAC?
-static __always_inline int guard_source(struct __sk_buff *ctx, const struct addr *src, const struct mac *from)
+static __always_inline int guard_source(struct __sk_buff *ctx, struct packet *p)
 {
-	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, src);
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->src);
 
 	if (!ep || ep->ifindex != ctx->ifindex)
 		return -DROP_SPOOFED_SOURCE;
-	if (!mac_equal(&ep->pod_mac, from))
+	if (!mac_equal(&ep->pod_mac, &p->from))
 		return -DROP_SPOOFED_MAC;
+	p->shaped = ep->shaped;
 	return GO_ON;
 }
 
@@ -107,7 +108,7 @@ static __always_inline int guard(struct __sk_buff *ctx, struct packet *p)
 		if (addr_is_gateway(&p->src))
 			return -DROP_SPOOFED_NEIGHBOUR;
 		if (!addr_is_link_local(&p->src) && !(unspecified && p->icmp_type == ND_NEIGHBOUR_SOLICITATION)) {
-			rc = guard_source(ctx, &p->src, &p->from);
+			rc = guard_source(ctx, p);
 			if (rc)
 				return rc;
 		}
@@ -116,7 +117,7 @@ static __always_inline int guard(struct __sk_buff *ctx, struct packet *p)
 	// A pod's stack reports its multicast groups from its link-local address; nobody here wants to know.
 	if (addr_is_link_local(&p->src) && addr_is_multicast(&p->dst))
 		return -DROP_MULTICAST;
-	rc = guard_source(ctx, &p->src, &p->from);
+	rc = guard_source(ctx, p);
 	if (rc)
 		return rc;
 	if (addr_is_multicast(&p->dst))

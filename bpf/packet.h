@@ -39,6 +39,7 @@ struct packet {
 	_Bool fragment;
 	_Bool options; // IPv4 options or IPv6 extension headers: the stack's business
 	_Bool ports;   // sport and dport hold something
+	_Bool shaped;  // the sender's link has queues that it must wait in
 	__u32 l4;      // offset of the header after IP
 	__be16 sport, dport;
 	struct addr src, dst;

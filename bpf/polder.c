@@ -20,7 +20,7 @@ static __always_inline int route_from_pod(struct __sk_buff *ctx, struct packet *
 	struct remote *r;
 
 	if (ep && ep->ifindex)
-		return needs_stack(ctx, p) ? TO_STACK : to_pod(ctx, p, ep);
+		return ep->shaped || needs_stack(ctx, p) ? TO_STACK : to_pod(ctx, p, ep);
 	r = ep ? NULL : find_remote(&p->dst);
 	if ((ep || (r && r->host)) && is_tunnel_injection(p))
 		return -DROP_TUNNEL_INJECTION;
@@ -50,7 +50,7 @@ int from_pod(struct __sk_buff *ctx)
 // From another node to a pod of this one.
 static __always_inline int deliver_from_node(struct __sk_buff *ctx, struct packet *p, struct endpoint *ep)
 {
-	return needs_stack(ctx, p) ? TO_STACK : to_pod(ctx, p, ep);
+	return ep->shaped || needs_stack(ctx, p) ? TO_STACK : to_pod(ctx, p, ep);
 }
 
 // Ingress of an uplink. The node's own traffic costs one look-up here. What comes from outside the cluster goes

@@ -46,6 +46,7 @@ struct endpoint {
 	__u32 ifindex; // host side of the pod's link; 0: the node's own address
 	struct mac pod_mac;
 	struct mac host_mac;
+	__u32 shaped; // 1: queues on the link limit the pod, so both ways lead through the stack
 };
 
 enum remote_kind {

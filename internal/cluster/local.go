@@ -57,4 +57,7 @@ type LocalPod struct {
 	Namespace, Name string
 
 	Addresses []netip.Addr // the pod's own, at most one a family with Polder's IPAM
+
+	// Shaped: somebody limits the pod's bandwidth by queues on its link, so its packets must pass through them.
+	Shaped bool
 }

@@ -38,6 +38,7 @@ type bpfEndpoint struct {
 	Ifindex uint32
 	PodMac  bpfMac
 	HostMac bpfMac
+	Shaped  uint32
 }
 
 type bpfMac struct {

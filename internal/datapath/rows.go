@@ -194,11 +194,15 @@ func decodeRemote(e bpfRemote) route.Remote {
 }
 
 func encodeEndpoint(e route.Endpoint) bpfEndpoint {
-	return bpfEndpoint{Ifindex: uint32(e.Index), PodMac: bpfMac{Byte: e.PodMAC}, HostMac: bpfMac{Byte: e.HostMAC}}
+	b := bpfEndpoint{Ifindex: uint32(e.Index), PodMac: bpfMac{Byte: e.PodMAC}, HostMac: bpfMac{Byte: e.HostMAC}}
+	if e.Shaped {
+		b.Shaped = 1
+	}
+	return b
 }
 
 func decodeEndpoint(e bpfEndpoint) route.Endpoint {
-	return route.Endpoint{Index: int(e.Ifindex), PodMAC: e.PodMac.Byte, HostMAC: e.HostMac.Byte}
+	return route.Endpoint{Index: int(e.Ifindex), PodMAC: e.PodMac.Byte, HostMAC: e.HostMac.Byte, Shaped: e.Shaped == 1}
 }
 
 func encodeConfig(c desired.Config) bpfConfig {

@@ -13,6 +13,9 @@ type Endpoint struct {
 	// Index of the host side of the pod's link; 0: the address is this node's own and the stack's.
 	Index           int
 	PodMAC, HostMAC cluster.MAC
+
+	// Shaped: the pod's packets must pass through the queues of its link, so both ways lead through the stack.
+	Shaped bool
 }
 
 // Kind is how packets get to a remote prefix.

@@ -1,0 +1,243 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/polder-net/polder/internal/api"
+	"github.com/polder-net/polder/internal/datapath"
+	"github.com/polder-net/polder/internal/ipam"
+)
+
+// syncPools keeps one pool for each of the node's pod CIDRs, and ends the reservations that have cooled down.
+func (a *Agent) syncPools() error {
+	now, err := datapath.SinceBoot()
+	if err != nil {
+		return err
+	}
+	for addr, r := range a.reserved {
+		if r.Freed == 0 || now-r.Freed < ipam.Cooldown {
+			continue
+		}
+		if err := a.datapath.DeleteReservation(addr); err != nil {
+			return err
+		}
+		delete(a.reserved, addr)
+	}
+	for _, ipv4 := range []bool{true, false} {
+		prefix, ok := a.self.PodCIDR(ipv4)
+		switch pool := a.pools[ipv4]; {
+		case !ok:
+			delete(a.pools, ipv4)
+		case pool == nil || pool.Prefix() != prefix:
+			a.pools[ipv4] = a.newPool(prefix)
+		}
+	}
+	return nil
+}
+
+// newPool is the pool of a prefix as the kernel says it is used.
+func (a *Agent) newPool(prefix netip.Prefix) *ipam.Pool {
+	pool := ipam.NewPool(prefix)
+	for addr, r := range a.reserved {
+		if r.Freed == 0 {
+			pool.Hold(addr)
+		} else {
+			pool.Cool(addr, r.Freed)
+		}
+	}
+	for _, p := range a.pods {
+		for _, addr := range p.Addresses {
+			pool.Hold(addr)
+		}
+	}
+	return pool
+}
+
+// take picks an address of every family that the node has a pod CIDR for: all or none.
+func (a *Agent) take() ([]netip.Addr, *api.Error) {
+	if len(a.pools) == 0 {
+		return nil, &api.Error{Code: api.CodeTryAgain, Msg: "this node has no pod CIDR yet", Details: "see polder status"}
+	}
+	var taken []netip.Addr
+	for _, ipv4 := range []bool{true, false} {
+		pool := a.pools[ipv4]
+		if pool == nil {
+			continue
+		}
+		addr, err := a.takeFrom(pool)
+		if err != nil {
+			a.untake(taken)
+			if errors.Is(err, ipam.ErrExhausted) {
+				return nil, &api.Error{Code: api.CodeExhausted, Msg: fmt.Sprintf("no free address in %s", pool.Prefix())}
+			}
+			return nil, &api.Error{Code: api.CodeIO, Msg: err.Error()}
+		}
+		taken = append(taken, addr)
+	}
+	return taken, nil
+}
+
+// takeFrom steps over addresses that somebody else uses on this node, whoever told them to.
+func (a *Agent) takeFrom(pool *ipam.Pool) (netip.Addr, error) {
+	now, err := datapath.SinceBoot()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	var skipped []netip.Addr
+	defer func() { a.untake(skipped) }()
+	for {
+		addr, err := pool.Take(now)
+		if err != nil {
+			return addr, err
+		}
+		foreign, err := a.kernel.Foreign(addr)
+		if err != nil {
+			skipped = append(skipped, addr)
+			return addr, err
+		}
+		if foreign == "" {
+			return addr, nil
+		}
+		a.log.Warn("address is used by somebody else", "addr", addr, "by", foreign)
+		skipped = append(skipped, addr)
+	}
+}
+
+// untake gives back addresses that nobody has used. One that cooled when it was taken goes on cooling.
+func (a *Agent) untake(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		pool := a.pools[addr.Is4()]
+		if pool == nil {
+			continue
+		}
+		if r, ok := a.reserved[addr]; ok && r.Freed != 0 {
+			pool.Cool(addr, r.Freed)
+		} else {
+			pool.Release(addr)
+		}
+	}
+}
+
+// cool frees an address that was used: in the pinned map first, since that is what survives.
+func (a *Agent) cool(addr netip.Addr) error {
+	pool := a.pools[addr.Is4()]
+	if pool == nil || !pool.Prefix().Contains(addr) {
+		return nil // a delegated plugin's
+	}
+	now, err := datapath.SinceBoot()
+	if err != nil {
+		return err
+	}
+	r := datapath.Reservation{Freed: now}
+	if err := a.datapath.PutReservation(addr, r); err != nil {
+		return err
+	}
+	a.reserved[addr] = r
+	pool.Cool(addr, now)
+	return nil
+}
+
+// claim ends the cooling of an address that a pod of ours has from now on.
+func (a *Agent) claim(addrs []netip.Addr) error {
+	for _, addr := range addrs {
+		if _, ok := a.reserved[addr]; !ok {
+			continue
+		}
+		if err := a.datapath.DeleteReservation(addr); err != nil {
+			return err
+		}
+		delete(a.reserved, addr)
+	}
+	return nil
+}
+
+// reserve is ADD of the IPAM plugin. Asked again, it answers the same.
+func (a *Agent) reserve(req api.Request) api.Response {
+	addrs := a.reservedFor(req.Attachment)
+	if len(addrs) == 0 {
+		var refusal *api.Error
+		if addrs, refusal = a.take(); refusal != nil {
+			return api.Response{Error: refusal}
+		}
+		for i, addr := range addrs {
+			r := datapath.Reservation{Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname}
+			if err := a.datapath.PutReservation(addr, r); err != nil {
+				a.untake(addrs[i:])
+				a.release(req.Attachment)
+				return refuse(api.CodeIO, err.Error())
+			}
+			a.reserved[addr] = r
+		}
+	}
+	var resp api.Response
+	for _, addr := range addrs {
+		pool := a.pools[addr.Is4()]
+		if pool == nil || !pool.Prefix().Contains(addr) {
+			continue // the node's pod CIDR has changed
+		}
+		resp.Addresses = append(resp.Addresses, api.Address{
+			Prefix: netip.PrefixFrom(addr, pool.Prefix().Bits()), Gateway: pool.Gateway()})
+	}
+	return resp
+}
+
+// release is DEL of the IPAM plugin: fine when there is nothing to release.
+func (a *Agent) release(at api.Attachment) api.Response {
+	for _, addr := range a.reservedFor(at) {
+		if err := a.free(addr); err != nil {
+			return refuse(api.CodeIO, err.Error())
+		}
+	}
+	return api.Response{}
+}
+
+// free cools an address that was held by a reservation, or just forgets one that is no longer ours to give.
+func (a *Agent) free(addr netip.Addr) error {
+	if pool := a.pools[addr.Is4()]; pool != nil && pool.Prefix().Contains(addr) {
+		return a.cool(addr)
+	}
+	if err := a.datapath.DeleteReservation(addr); err != nil {
+		return err
+	}
+	delete(a.reserved, addr)
+	return nil
+}
+
+// checkReserved is CHECK of the IPAM plugin.
+func (a *Agent) checkReserved(req api.Request) api.Response {
+	addrs := a.reservedFor(req.Attachment)
+	if len(addrs) == 0 {
+		return refuse(api.CodeNotAsExpected, "no address is reserved for this attachment")
+	}
+	for _, addr := range addrs {
+		if !hasAddress(req.Addresses, addr) {
+			return refuse(api.CodeNotAsExpected, fmt.Sprintf("%s is reserved, but the result does not say so", addr))
+		}
+	}
+	return api.Response{}
+}
+
+// reservedFor returns the addresses held for an attachment, IPv4 first.
+func (a *Agent) reservedFor(at api.Attachment) []netip.Addr {
+	var addrs []netip.Addr
+	for addr, r := range a.reserved {
+		if r.Freed == 0 && r.Network == at.Network && r.ContainerID == at.ContainerID && r.Ifname == at.Ifname {
+			addrs = append(addrs, addr)
+		}
+	}
+	if len(addrs) == 2 && addrs[1].Less(addrs[0]) {
+		addrs[0], addrs[1] = addrs[1], addrs[0]
+	}
+	return addrs
+}
+
+func hasAddress(addrs []api.Address, addr netip.Addr) bool {
+	for _, a := range addrs {
+		if a.Prefix.Addr() == addr {
+			return true
+		}
+	}
+	return false
+}

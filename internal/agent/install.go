@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/polder-net/polder/internal/cluster"
+)
+
+// The network's name, the file that says so, and the plugins' names.
+const (
+	networkName  = "polder"
+	conflistName = "05-polder.conflist" // first of its folder: runtimes take the first
+	pluginName   = "polder-cni"
+	ipamName     = "polder-ipam"
+)
+
+// installCNI puts the plugin and then the network's configuration in place. The configuration comes last: it is what
+// tells the runtime that pods may start here.
+func (a *Agent) installCNI() error {
+	if a.cfg.CNIBin != "" {
+		if err := os.MkdirAll(a.cfg.CNIBin, 0o755); err != nil {
+			return fmt.Errorf("make plugin folder: %w", err)
+		}
+		for _, name := range []string{pluginName, ipamName} {
+			if err := copyProgram(a.cfg.Plugin, filepath.Join(a.cfg.CNIBin, name)); err != nil {
+				return fmt.Errorf("install plugin %s: %w", name, err)
+			}
+		}
+	}
+	if a.cfg.CNINet == "" || len(a.pools) == 0 {
+		return nil
+	}
+	if other, err := ownConfiguration(a.cfg.CNINet); err != nil || other != "" {
+		return err
+	}
+	body, err := conflist(a.chained())
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(a.cfg.CNINet, 0o755); err != nil {
+		return fmt.Errorf("make CNI configuration folder: %w", err)
+	}
+	return replaceFile(filepath.Join(a.cfg.CNINet, conflistName), body, 0o644)
+}
+
+// ownConfiguration finds a configuration of the user's that names Polder's plugins: then theirs is the one.
+func ownConfiguration(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list CNI configurations: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == conflistName || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
+			continue
+		}
+		body, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue // it went away
+		}
+		if bytes.Contains(body, []byte(`"`+pluginName+`"`)) || bytes.Contains(body, []byte(`"`+ipamName+`"`)) {
+			return e.Name(), nil
+		}
+	}
+	return "", nil
+}
+
+// chained are the reference plugins that do what Polder leaves to them, as far as they are installed.
+func (a *Agent) chained() []string {
+	var have []string
+	for _, name := range chainable() {
+		if _, err := os.Stat(filepath.Join(a.cfg.CNIBin, name)); err == nil {
+			have = append(have, name)
+		}
+	}
+	return have
+}
+
+func chainable() []string { return []string{"portmap", "bandwidth"} }
+
+// missingPlugins says what does not work without them.
+func (a *Agent) missingPlugins() []cluster.Problem {
+	what := map[string]string{"portmap": "hostPort", "bandwidth": "the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth"}
+	var problems []cluster.Problem
+	for _, name := range chainable() {
+		if !slices.Contains(a.chained(), name) {
+			problems = append(problems, cluster.Problem{Object: "Node/" + a.cfg.Node, Message: fmt.Sprintf(
+				"%s does not work here: there is no %s; install the reference CNI plugins", what[name], filepath.Join(a.cfg.CNIBin, name))})
+		}
+	}
+	return problems
+}
+
+// conflist is the network's configuration. An older runtime knows cniVersion alone, a newer one picks the best of
+// cniVersions.
+func conflist(chained []string) ([]byte, error) {
+	type plugin struct {
+		Type         string          `json:"type"`
+		SNAT         bool            `json:"snat,omitempty"`
+		Capabilities map[string]bool `json:"capabilities,omitempty"`
+	}
+	plugins := []plugin{{Type: pluginName}}
+	for _, name := range chained {
+		switch name {
+		case "portmap":
+			plugins = append(plugins, plugin{Type: name, SNAT: true, Capabilities: map[string]bool{"portMappings": true}})
+		case "bandwidth":
+			plugins[0].Capabilities = map[string]bool{"bandwidth": true} // Polder steers shaped pods through the stack
+			plugins = append(plugins, plugin{Type: name, Capabilities: map[string]bool{"bandwidth": true}})
+		}
+	}
+	body, err := json.MarshalIndent(map[string]any{
+		"cniVersion": "1.0.0", "cniVersions": []string{"0.4.0", "1.0.0", "1.1.0"}, "name": networkName, "plugins": plugins,
+	}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode CNI configuration: %w", err)
+	}
+	return append(body, '\n'), nil
+}
+
+// copyProgram installs a program, unless it is there already: a running plugin keeps the file it was started from.
+func copyProgram(from, to string) error {
+	body, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return replaceFile(to, body, 0o755)
+}
+
+// replaceFile writes a file in one step: whoever reads it sees the old one or the new one, whole.
+func replaceFile(path string, body []byte, mode os.FileMode) error {
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, body) {
+		return nil
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+strings.TrimPrefix(filepath.Base(path), ".")+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err := tmp.Write(body); err != nil {
+		tmp.Close()
+		return err
+	}
+	if err := errors.Join(tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}

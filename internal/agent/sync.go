@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/polder-net/polder/internal/api"
+	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/datapath"
+	"github.com/polder-net/polder/internal/desired"
+	"github.com/polder-net/polder/internal/netdev"
+	"github.com/polder-net/polder/internal/route"
+)
+
+const maxRepairs = 100 // remembered for `polder status`
+
+// change is what either half of the shell had to set right.
+type change struct{ table, row, verb string }
+
+// sync compiles everything anew and writes what differs. It never gives up half-way: what could not be written is
+// still different next time. Nothing is written, let alone deleted, before the whole of the cluster has been read.
+func (a *Agent) sync() {
+	snap := a.cfg.Source.Latest()
+	if snap == nil {
+		return
+	}
+	started := time.Now()
+	a.snapshot = snap
+	want, problems, changes, err := a.write()
+	if err != nil && (a.syncErr == nil || a.syncErr.Error() != err.Error()) {
+		a.log.Error("node is not as it should be", "err", err)
+	}
+	a.syncErr = err
+	a.noteRepairs(want, changes)
+	a.want, a.synced = want, true
+	if err == nil {
+		err = a.installCNI()
+		a.syncErr = err
+		if err != nil {
+			a.log.Error("CNI configuration is not in place", "err", err)
+		}
+	}
+	a.publish(problems)
+	a.log.Debug("synced", "took", time.Since(started), "changes", len(changes))
+}
+
+// write brings the kernel to what Compile says. Maps are complete before programs that read them are attached.
+func (a *Agent) write() (want desired.Tables, problems []cluster.Problem, changes []change, err error) {
+	local, err := a.readLocal()
+	if err != nil {
+		return a.want, nil, nil, err
+	}
+	want, problems = desired.Compile(a.cfg.Options, a.snapshot, local)
+	var errs []error
+	tunnel, err := a.kernel.SyncTunnel(want.Tunnel)
+	if err != nil {
+		errs = append(errs, err)
+	} else if len(tunnel) > 0 { // its index is in the tables
+		if local.Tunnel, err = a.kernel.Tunnel(); err != nil {
+			errs = append(errs, err)
+		}
+		want, problems = desired.Compile(a.cfg.Options, a.snapshot, local)
+	}
+	a.self, _ = desired.Self(a.snapshot, a.cfg.Node)
+	errs = append(errs, a.syncPools())
+
+	maps, err := a.datapath.SyncMaps(want)
+	errs = append(errs, err)
+	programs, err := a.attach(want.Hooks)
+	errs = append(errs, err)
+	kernel, err := a.kernel.Sync(want)
+	errs = append(errs, err, a.syncMTU(want.PodMTU))
+
+	for _, c := range slices.Concat(maps, programs) {
+		changes = append(changes, change{c.Table, c.Row, c.Verb})
+	}
+	for _, c := range slices.Concat(tunnel, kernel) {
+		changes = append(changes, change{c.Table, c.Row, c.Verb})
+	}
+	return want, problems, changes, errors.Join(errs...)
+}
+
+// attach uses tcx links, or clsact filters on a kernel that has none.
+func (a *Agent) attach(hooks map[desired.Hook]int) ([]datapath.Change, error) {
+	if a.datapath.UsesTCX() {
+		return a.datapath.Attach(hooks)
+	}
+	var errs []error
+	for hook, index := range hooks {
+		errs = append(errs, a.attachOne(hook, index))
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (a *Agent) attachOne(hook desired.Hook, index int) error {
+	if a.datapath.UsesTCX() {
+		return a.datapath.AttachOne(hook, index)
+	}
+	fd, ok := a.datapath.ProgramFD(hook.Program)
+	if !ok {
+		return fmt.Errorf("attach %s to %s: no such program", hook.Program, hook.Link)
+	}
+	return a.kernel.AttachTC(index, datapath.IsEgress(hook.Program), fd, string(hook.Program))
+}
+
+// readLocal lists what the kernel has.
+func (a *Agent) readLocal() (cluster.Local, error) {
+	pods, _, err := a.kernel.Pods()
+	if err != nil {
+		return cluster.Local{}, fmt.Errorf("list pods: %w", err)
+	}
+	a.setPods(pods)
+	var own, peers []netip.Addr
+	for _, n := range a.snapshot.Nodes {
+		if n.Name == a.cfg.Node {
+			own = n.Addresses
+		} else {
+			peers = append(peers, n.Addresses...)
+		}
+	}
+	local := cluster.Local{Node: a.cfg.Node, Pods: pods}
+	if local.Uplinks, err = a.kernel.Uplinks(own, peers); err != nil {
+		return local, fmt.Errorf("list uplinks: %w", err)
+	}
+	if local.Paths, err = a.kernel.Paths(peers); err != nil {
+		return local, fmt.Errorf("list paths to nodes: %w", err)
+	}
+	if local.Tunnel, err = a.kernel.Tunnel(); err != nil {
+		return local, fmt.Errorf("find tunnel device: %w", err)
+	}
+	return local, nil
+}
+
+func (a *Agent) syncMTU(mtu int) error {
+	var errs []error
+	for _, p := range a.pods {
+		if p.MTU == mtu {
+			continue
+		}
+		if err := a.kernel.SetPodMTU(p, mtu); err != nil && !errors.Is(err, netdev.ErrGone) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// noteRepairs remembers the changes that neither the cluster nor a pod asked for: somebody else's hands were there.
+func (a *Agent) noteRepairs(want desired.Tables, changes []change) {
+	if !a.synced || len(changes) == 0 || !reflect.DeepEqual(want, a.want) {
+		return
+	}
+	for _, c := range changes {
+		a.log.Warn("repaired what somebody else changed", "table", c.table, "row", c.row, "verb", c.verb)
+		a.repairs = append(a.repairs, api.Repair{Time: time.Now(), Table: c.table, Row: c.row, Verb: c.verb})
+		a.repaired.Add(1)
+	}
+	if n := len(a.repairs) - maxRepairs; n > 0 {
+		a.repairs = slices.Delete(a.repairs, 0, n)
+	}
+}
+
+// remember adds a pod to what is wanted, so that the next sync does not take it for somebody else's doing.
+func (a *Agent) remember(p cluster.LocalPod, rows route.PodRows) {
+	a.pods[p.Link] = p
+	if !a.synced {
+		return
+	}
+	maps.Copy(a.want.Endpoints, rows.Endpoints)
+	maps.Copy(a.want.Routes, rows.Routes)
+	maps.Copy(a.want.Neighbours, rows.Neighbours)
+	a.want.Hooks[desired.Hook{Link: p.Link, Program: desired.FromPod}] = p.Index
+}
+
+func (a *Agent) forget(p cluster.LocalPod) {
+	delete(a.pods, p.Link)
+	rows := route.CompilePod(a.self, p)
+	for k := range rows.Endpoints {
+		delete(a.want.Endpoints, k)
+	}
+	for k := range rows.Routes {
+		delete(a.want.Routes, k)
+	}
+	for k := range rows.Neighbours {
+		delete(a.want.Neighbours, k)
+	}
+	delete(a.want.Hooks, desired.Hook{Link: p.Link, Program: desired.FromPod})
+}
