@@ -58,6 +58,14 @@ func makeGroup(state string) (string, error) {
 	return group, nil
 }
 
+// newGroup makes a control group inside the lab's and opens it: a node does not see the path.
+func newGroup(path string) (*os.File, error) {
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make control group: %w", err)
+	}
+	return os.Open(path)
+}
+
 // findGroup returns the folder of the lab's control group, "" if there is none.
 func findGroup(state string) string {
 	root := findHierarchy(state)

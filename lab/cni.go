@@ -26,12 +26,17 @@ const (
 // CNI runs f inside the node with its network configuration, as its container runtime would: the first one in
 // /etc/cni/net.d, plugins from /opt/cni/bin.
 func (n *Node) CNI(f func(*libcni.CNIConfig, *libcni.NetworkConfigList) error) error {
+	group, err := os.Open(n.cgroup)
+	if err != nil {
+		return fmt.Errorf("enter %s: %w", n.Name, err)
+	}
+	defer group.Close()
 	return n.in(inside, func() error {
 		list, err := firstConf()
 		if err != nil {
 			return fmt.Errorf("read network configuration of %s: %w", n.Name, err)
 		}
-		return f(libcni.NewCNIConfigWithCacheDir([]string{pluginFolder}, cniCache, &plugins{cgroup: n.cgroup}), list)
+		return f(libcni.NewCNIConfigWithCacheDir([]string{pluginFolder}, cniCache, &plugins{group: group}), list)
 	})
 }
 
@@ -94,7 +99,7 @@ func resultAddresses(result types.Result) ([]netip.Addr, error) {
 // running them does not know of control groups.
 type plugins struct {
 	version.PluginDecoder
-	cgroup string
+	group *os.File
 }
 
 // FindInPath returns the file of a plugin.
@@ -110,16 +115,11 @@ func (p *plugins) FindInPath(plugin string, folders []string) (string, error) {
 
 // ExecPlugin runs a plugin; what it says on standard output is the result or the error.
 func (p *plugins) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	group, err := os.Open(p.cgroup)
-	if err != nil {
-		return nil, err
-	}
-	defer group.Close()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = environ, bytes.NewReader(stdin), &stdout, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
-	err = cmd.Run()
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(p.group.Fd())}
+	err := cmd.Run()
 	if err == nil {
 		return stdout.Bytes(), nil
 	}

@@ -176,17 +176,18 @@ func (c *Cluster) startHolders(o Options) error {
 // startHolder starts a process of the lab that outlives this one, in a network namespace, in a control group of that
 // name, and in further new namespaces.
 func (c *Cluster) startHolder(netns *os.File, name string, namespaces uintptr, args ...string) (process, error) {
-	group := c.record.nodeGroup(name)
-	if err := os.Mkdir(group, 0o755); err != nil {
-		return process{}, fmt.Errorf("make control group: %w", err)
+	group, err := newGroup(c.record.nodeGroup(name))
+	if err != nil {
+		return process{}, err
 	}
+	defer group.Close()
 	if err := os.MkdirAll(c.folder.path("nodes", name), 0o755); err != nil {
 		return process{}, err
 	}
 	cmd := exec.Command(filepath.Join(c.record.Bin, "polder"), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	var p process
-	err := inNetns(netns, func() (err error) {
+	err = inNetns(netns, func() (err error) {
 		p, err = startDetached(cmd, group, c.folder.node(name, "holder.log"))
 		return err
 	})
@@ -194,20 +195,15 @@ func (c *Cluster) startHolder(netns *os.File, name string, namespaces uintptr, a
 }
 
 // startDetached starts a process in a control group and a session of its own, with its output in a file.
-func startDetached(cmd *exec.Cmd, group, log string) (process, error) {
+func startDetached(cmd *exec.Cmd, group *os.File, log string) (process, error) {
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return process{}, err
 	}
 	defer output.Close()
-	into, err := os.Open(group)
-	if err != nil {
-		return process{}, err
-	}
-	defer into.Close()
 	cmd.Stdout, cmd.Stderr, cmd.Dir = output, output, "/"
 	cmd.SysProcAttr.Setsid = true
-	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(into.Fd())
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
 	if err := cmd.Start(); err != nil {
 		return process{}, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}

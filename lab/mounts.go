@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +49,9 @@ func mountNode(state folder, node, cgroup string) error {
 	return mountOwnFolders(state, own, node)
 }
 
+// mountOwnFolders puts the node's own folders in place. Where the machine does not have the path it is made to appear,
+// without making it on the machine: the nearest folder above that exists is overlaid, read-only, by one of a skeleton's
+// that holds the rest of the path.
 func mountOwnFolders(state folder, own *os.File, node string) error {
 	skeleton := state.node(node, "skeleton")
 	if err := os.MkdirAll(skeleton, 0o755); err != nil {
@@ -55,51 +60,63 @@ func mountOwnFolders(state folder, own *os.File, node string) error {
 	if err := unix.Mount("tmpfs", skeleton, "tmpfs", 0, "size=1m,mode=0755"); err != nil {
 		return fmt.Errorf("mount tmpfs on %s: %w", skeleton, err)
 	}
+	above, err := missingFrom(skeleton, ownFolders())
+	if err != nil {
+		return err
+	}
+	for _, folder := range above {
+		options := "lowerdir=" + filepath.Join(skeleton, folder) + ":" + folder
+		if err := unix.Mount("overlay", folder, "overlay", unix.MS_RDONLY, options); err != nil {
+			return fmt.Errorf("overlay %s (or make %v by hand): %w", folder, ownFolders(), err)
+		}
+		// Where that has hidden the state folder behind a read-only view of it, it comes back.
+		if strings.HasPrefix(string(state), folder+"/") {
+			if err := bind(own, string(state)); err != nil {
+				return err
+			}
+		}
+	}
 	for _, path := range ownFolders() {
 		source, err := openPath(state.root(node, path))
 		if err != nil {
 			return err
 		}
-		defer source.Close()
-		if err := makeMountPoint(skeleton, path); err != nil {
-			return err
-		}
-		// What was mounted may have hidden the state folder behind a read-only view of it.
-		if _, err := os.Stat(string(state)); err == nil {
-			if err := bind(own, string(state)); err != nil {
-				return err
-			}
-		}
-		if err := bind(source, path); err != nil {
+		err = bind(source, path)
+		source.Close()
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// makeMountPoint makes a folder appear that the machine does not have, without making it on the machine: the nearest
-// folder above that exists is overlaid, read-only, by one of the skeleton's that holds the rest of the path.
-func makeMountPoint(skeleton, path string) error {
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	above := filepath.Dir(path)
-	for {
-		if _, err := os.Stat(above); err == nil {
-			break
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return err
+// missingFrom makes in the skeleton the folders that the machine does not have, and returns the nearest ones above
+// that it has.
+func missingFrom(skeleton string, paths []string) ([]string, error) {
+	var above []string
+	for _, path := range paths {
+		exists := path
+		for {
+			_, err := os.Stat(exists)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+			exists = filepath.Dir(exists)
 		}
-		above = filepath.Dir(above)
+		if exists == path {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Join(skeleton, path), 0o755); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(above, exists) {
+			above = append(above, exists)
+		}
 	}
-	if err := os.MkdirAll(filepath.Join(skeleton, path), 0o755); err != nil {
-		return err
-	}
-	options := "lowerdir=" + filepath.Join(skeleton, above) + ":" + above
-	if err := unix.Mount("overlay", above, "overlay", unix.MS_RDONLY, options); err != nil {
-		return fmt.Errorf("overlay %s (or make the folder %s by hand): %w", above, path, err)
-	}
-	return nil
+	return above, nil
 }
 
 // openPath opens a folder as a place in the tree of mounts, not for reading.

@@ -145,3 +145,11 @@ func (p Place) Exec(args, environ []string) error {
 		return fmt.Errorf("run %s: %w", path, syscall.Exec(path, args, environ))
 	})
 }
+
+// PID is the number of the process that holds the place, 0 when it is gone.
+func (p Place) PID() int {
+	if !p.holder.alive() {
+		return 0
+	}
+	return p.holder.PID
+}

@@ -154,13 +154,14 @@ func (n *Node) createPod(ctx context.Context, p *podRecord) error {
 
 // startPod starts the pod's process in a network namespace of its own, which gets a name in the node's /run/netns.
 func (n *Node) startPod(p *podRecord) error {
-	group := n.podGroup(p.Name)
-	if err := os.Mkdir(group, 0o755); err != nil {
-		return fmt.Errorf("make control group: %w", err)
+	group, err := newGroup(n.podGroup(p.Name))
+	if err != nil {
+		return err
 	}
+	defer group.Close()
 	cmd := exec.Command(filepath.Join(n.lab.record.Bin, "polder"), "lab", "hold-pod", p.Name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWUTS}
-	err := n.in(inside, func() (err error) {
+	err = n.in(inside, func() (err error) {
 		p.Holder, err = startDetached(cmd, group, n.lab.folder.node(n.Name, "pods.log"))
 		return err
 	})
