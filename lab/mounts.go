@@ -128,10 +128,10 @@ func openPath(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// bind mounts an opened folder on a path.
+// bind mounts an opened folder, and what is mounted in it, on a path.
 func bind(source *os.File, path string) error {
 	from := fmt.Sprintf("/proc/self/fd/%d", source.Fd())
-	if err := unix.Mount(from, path, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(from, path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind %s on %s: %w", source.Name(), path, err)
 	}
 	return nil
