@@ -136,6 +136,7 @@ func TestValidateRefusesWhatCannotBe(t *testing.T) {
 		"gc of another network":   {Request{Verb: GC, Attachment: Attachment{Network: "n"}, Valid: []Attachment{good}}, false},
 		"gc with bad attachment":  {Request{Verb: GC, Attachment: Attachment{Network: "n"}, Valid: []Attachment{{"n", "..", "eth0"}}}, false},
 		"status":                  {Request{Verb: Status}, true},
+		"status of bad network":   {Request{Verb: Status, Attachment: Attachment{Network: "a b"}}, false},
 		"report":                  {Request{Verb: Report}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

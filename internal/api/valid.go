@@ -33,7 +33,12 @@ func (r *Request) Validate() error {
 		if err := r.validateGC(); err != nil {
 			return err
 		}
-	case Status, Report:
+	case Status, Report: // about no network, or one
+		if r.Network != "" {
+			if err := ValidateNetwork(r.Network); err != nil {
+				return err
+			}
+		}
 	default:
 		return fmt.Errorf("unknown verb %q", r.Verb)
 	}
