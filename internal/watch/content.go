@@ -3,7 +3,9 @@ package watch
 import (
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/table"
@@ -37,7 +39,7 @@ func (c *content) set(name string, data []byte) {
 	case err != nil:
 		c.fail(name, err)
 	case len(data) == 0 && old != nil:
-		c.fail(name, fmt.Errorf("the file is empty (delete it if nothing in it is wanted any more)"))
+		c.fail(name, errors.New("the file is empty (delete it if nothing in it is wanted any more)"))
 	default:
 		c.files[name] = &file{sum: sum, objects: keepBroken(objects, old)}
 	}
@@ -45,7 +47,7 @@ func (c *content) set(name string, data []byte) {
 
 // fail says that a file that is there cannot be read.
 func (c *content) fail(name string, err error) {
-	f := &file{problem: err.Error()}
+	f := &file{problem: strings.Join(strings.Fields(err.Error()), " ")} // one line, which YAML's errors are not
 	if old := c.files[name]; old != nil {
 		f.objects = old.objects
 	}

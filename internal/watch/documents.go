@@ -105,7 +105,7 @@ func yamlDocument(data []byte, line int) (*document, error) {
 	if err != nil {
 		// Once more behind as many empty lines as come before it, so that the error names the file's line.
 		_, err = yaml.YAMLToJSONStrict(append(bytes.Repeat([]byte("\n"), line-1), data...))
-		return nil, fmt.Errorf("read document at line %d: %w", line, err)
+		return nil, fmt.Errorf("document at line %d: %w", line, err)
 	}
 	if bytes.Equal(out, []byte("null")) {
 		return nil, nil // comments alone
