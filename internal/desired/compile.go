@@ -1,7 +1,6 @@
 package desired
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -65,58 +64,6 @@ func find(nodes []cluster.Node, name string) (cluster.Node, bool) {
 		}
 	}
 	return cluster.Node{Name: name}, false
-}
-
-// AcceptedNodes leaves out the pod CIDRs that cannot be honoured: those that overlap an earlier node's (by name) or
-// hold a node's own address. Every node of the cluster comes to the same answer.
-func AcceptedNodes(nodes []cluster.Node) (accepted []cluster.Node, problems []cluster.Problem) {
-	var seen []owned
-	for _, n := range slices.SortedFunc(slices.Values(nodes), byName) {
-		var cidrs []netip.Prefix
-		for _, p := range n.PodCIDRs {
-			if why := conflict(p, seen, nodes); why != "" {
-				problems = append(problems, cluster.Problem{Object: "Node/" + n.Name, Message: fmt.Sprintf(
-					"pod CIDR %s %s: it is not used; give the node another one", p, why)})
-				continue
-			}
-			cidrs = append(cidrs, p)
-			seen = append(seen, owned{p, n.Name})
-		}
-		n.PodCIDRs = cidrs
-		accepted = append(accepted, n)
-	}
-	return accepted, problems
-}
-
-type owned struct {
-	prefix netip.Prefix
-	node   string
-}
-
-func byName(a, b cluster.Node) int {
-	switch {
-	case a.Name < b.Name:
-		return -1
-	case a.Name > b.Name:
-		return 1
-	}
-	return 0
-}
-
-func conflict(p netip.Prefix, seen []owned, nodes []cluster.Node) string {
-	for _, o := range seen {
-		if p.Overlaps(o.prefix) {
-			return fmt.Sprintf("overlaps %s of node %s", o.prefix, o.node)
-		}
-	}
-	for _, n := range nodes {
-		for _, a := range n.Addresses {
-			if p.Contains(a) {
-				return fmt.Sprintf("holds %s, an address of node %s", a, n.Name)
-			}
-		}
-	}
-	return ""
 }
 
 func hooks(local cluster.Local, tunnel bool) map[Hook]int {
