@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/polder-net/polder/internal/desired"
 	"github.com/polder-net/polder/internal/route"
+	"github.com/polder-net/polder/internal/testnet"
 )
 
 var (
@@ -30,12 +30,7 @@ const lo = 1
 // openTest loads the datapath onto a bpf file system of the test's own.
 func openTest(t testing.TB) *Datapath {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("POLDER_ROOT_TESTS") != "" {
-			t.Fatal("not root, but POLDER_ROOT_TESTS is set")
-		}
-		t.Skip("needs root: loads programs into the kernel")
-	}
+	testnet.RequireRoot(t)
 	bpffs := t.TempDir()
 	if err := unix.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
 		t.Fatal(err)
