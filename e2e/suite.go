@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/polder-net/polder/e2e/report"
@@ -48,10 +49,12 @@ func (c config) test(ctx context.Context) error {
 	raw := stamp + ".json"
 	cmd := machine.Command(ctx, r.Programs["ginkgo"], "-p", "--procs="+strconv.Itoa(c.procs), "--focus="+focus, "--skip="+skip,
 		"--no-color", "--silence-skips", "--timeout=6h", "--output-dir="+logs, "--json-report="+raw, r.Programs["e2e.test"], "--",
-		"--kubeconfig="+r.Kubeconfig(), "--provider=skeleton", "--node-os-distro=debian", "--allowed-not-ready-nodes=0")
+		"--kubeconfig="+r.Kubeconfig(), "--provider=skeleton", "--node-os-distro=debian", "--allowed-not-ready-nodes=0",
+		"--num-nodes="+strconv.Itoa(r.Plan.Nodes))
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(r.Programs["kubectl"])+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // ginkgo cleans up and reports
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) } // ginkgo cleans up and reports
 	cmd.WaitDelay = time.Minute
 	slog.Info("test", "cluster", r.Plan.Title(), "focus", focus, "procs", c.procs)
 	ended := cmd.Run()

@@ -74,9 +74,13 @@ func mount(source, target, kind string, flags uintptr, data string) error {
 	return nil
 }
 
+// hide takes away this computer's mounts at and below a path, which would else still be listed. There may be none.
+func hide(path string) { _ = unix.Unmount(path, unix.MNT_DETACH) }
+
 // mountSys mounts a sysfs of the machine's own, else /sys/class/net shows this computer's devices; on it the control
 // groups, which show the machine's own group as the root; and a BPF file system.
 func mountSys(trees []hierarchy) error {
+	hide("/sys")
 	if err := mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
 		return err
 	}
@@ -116,6 +120,7 @@ func mountWritable(dir string) error {
 			return err
 		}
 	}
+	hide("/run")
 	if err := mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
