@@ -24,6 +24,7 @@ const (
 // conn is one rtnetlink socket. It answers in the namespace where it was opened, wherever its user is.
 type conn struct {
 	fd     int
+	port   uint32 // the socket's address: nlmsg_pid
 	seq    uint32
 	buf    []byte
 	out    []byte
@@ -42,28 +43,36 @@ func dial() (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	if err := prepare(fd); err != nil {
+	c := &conn{fd: fd}
+	if err := c.prepare(); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	return &conn{fd: fd}, nil
+	return c, nil
 }
 
-func prepare(fd int) error {
+func (c *conn) prepare() error {
 	// Strict checking makes the kernel honour the filters in dump requests, and refuse what it does not know.
 	// CAP_ACK keeps the request out of error answers.
 	for _, opt := range []int{unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, opt, 1); err != nil {
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, opt, 1); err != nil {
 			return err
 		}
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuf); err != nil {
+	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuf); err != nil {
 		return err
 	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: timeoutSeconds}); err != nil {
+	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: timeoutSeconds}); err != nil {
 		return err
 	}
-	return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(c.fd)
+	if sa, ok := name.(*unix.SockaddrNetlink); ok {
+		c.port = sa.Pid
+	}
+	return err
 }
 
 func (c *conn) close() { unix.Close(c.fd) }

@@ -25,8 +25,10 @@ type Kernel struct {
 	netns *os.File
 	ipv6  bool // the kernel has IPv6 at all
 
-	mu   sync.Mutex
-	idle []*conn // open sockets that nobody uses
+	mu     sync.Mutex
+	idle   []*conn // open sockets that nobody uses
+	closed bool
+	ports  map[uint32]bool // of all open sockets: notifications name whose request caused them
 
 	deletions sync.WaitGroup // links whose removal the kernel still finishes
 
@@ -42,7 +44,7 @@ func Open(log *slog.Logger) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open own network namespace: %w", err)
 	}
-	k := &Kernel{log: log, netns: netns}
+	k := &Kernel{log: log, netns: netns, ports: map[uint32]bool{}}
 	// Booted with ipv6.disable=1 or built without, a kernel has no such directory.
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
 		k.ipv6 = true
@@ -62,9 +64,9 @@ func (k *Kernel) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, c := range k.idle {
-		c.close()
+		k.drop(c)
 	}
-	k.idle = nil
+	k.idle, k.closed = nil, true
 	return k.netns.Close()
 }
 
@@ -83,15 +85,27 @@ func (k *Kernel) take() (*conn, error) {
 		c, err = dial()
 		return err
 	})
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ports[c.port] = true
+	return c, nil
+}
+
+// drop closes a socket. The caller holds the lock.
+func (k *Kernel) drop(c *conn) {
+	delete(k.ports, c.port)
+	c.close()
 }
 
 // give takes a socket back. One that failed is closed: answers to the failed call may still be in it.
 func (k *Kernel) give(c *conn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if c.broken || len(k.idle) >= maxIdle {
-		c.close()
+	if c.broken || k.closed || len(k.idle) >= maxIdle {
+		k.drop(c)
 		return
 	}
 	k.idle = append(k.idle, c)
