@@ -69,6 +69,7 @@ type Agent struct {
 	pools    map[bool]*ipam.Pool         // by "is IPv4"
 	reserved map[netip.Addr]datapath.Reservation
 	want     desired.Tables // as of the last sync, and the pods since
+	problems []cluster.Problem
 	syncErr  error          // why the last sync was not whole
 	synced   bool           // once, at least
 
@@ -181,6 +182,7 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 	tick := time.NewTicker(resyncEvery)
 	defer tick.Stop()
 	var settled <-chan time.Time
+	a.sync()
 	for {
 		a.beat.Store(time.Now().Unix())
 		select {
@@ -208,9 +210,6 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 
 // send hands a request to the loop and waits for its answer.
 func (a *Agent) send(ctx context.Context, req api.Request, netns *os.File) api.Response {
-	if req.Verb == api.Report {
-		return a.report()
-	}
 	reply := make(chan api.Response, 1)
 	select {
 	case a.calls <- call{req, netns, reply}:

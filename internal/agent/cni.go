@@ -16,17 +16,12 @@ import (
 	"github.com/polder-net/polder/internal/route"
 )
 
-// The next hops of every pod: link-local addresses of the host's end, which no pod can have.
-func gateway(ipv4 bool) netip.Addr {
-	if ipv4 {
-		return netdev.Gateway4
-	}
-	return netdev.Gateway6
-}
-
 // answer serves one request, in the loop.
 func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
-	if !a.synced && req.Verb != api.Status {
+	if req.Verb == api.Report {
+		return a.report()
+	}
+	if !a.synced {
 		a.sync() // the cluster's state may have come a moment ago
 	}
 	if !a.synced {
@@ -88,7 +83,7 @@ func (a *Agent) add(req api.Request, netns *os.File) api.Response {
 }
 
 func createCode(err error) uint {
-	if errors.Is(err, netdev.ErrExists) {
+	if errors.Is(err, netdev.ErrExists) || errors.Is(err, netdev.ErrAttached) {
 		return api.CodeExists
 	}
 	return api.CodeIO
@@ -154,10 +149,10 @@ func (a *Agent) connect(p cluster.LocalPod, netns *os.File, routes []api.Route) 
 	return nil
 }
 
-func podRoutes(routes []api.Route) []netdev.PodRoute {
-	var out []netdev.PodRoute
+func podRoutes(routes []api.Route) []netdev.Route {
+	var out []netdev.Route
 	for _, r := range routes {
-		out = append(out, netdev.PodRoute{Dst: r.Dst, Via: r.Via, MTU: r.MTU})
+		out = append(out, netdev.Route{Dst: r.Dst, Via: r.Via, MTU: r.MTU})
 	}
 	return out
 }
@@ -191,8 +186,8 @@ func addResponse(p cluster.LocalPod, req api.Request) api.Response {
 	}
 	for _, addr := range p.Addresses {
 		resp.Addresses = append(resp.Addresses, api.Address{
-			Prefix: netip.PrefixFrom(addr, addr.BitLen()), Gateway: gateway(addr.Is4())})
-		resp.Routes = append(resp.Routes, api.Route{Dst: defaultRoute(addr.Is4()), Via: gateway(addr.Is4())})
+			Prefix: netip.PrefixFrom(addr, addr.BitLen()), Gateway: netdev.Gateway(addr.Is4())})
+		resp.Routes = append(resp.Routes, api.Route{Dst: defaultRoute(addr.Is4()), Via: netdev.Gateway(addr.Is4())})
 	}
 	resp.Routes = append(resp.Routes, req.Routes...)
 	return resp

@@ -8,12 +8,11 @@ import (
 	"time"
 
 	"github.com/polder-net/polder/internal/api"
-	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/datapath"
 )
 
 // publish shows the loop's state to everybody else, as a value that nobody changes.
-func (a *Agent) publish(problems []cluster.Problem) {
+func (a *Agent) publish() {
 	r := &api.NodeReport{
 		Node: a.cfg.Node, Version: a.cfg.Version, Ready: a.cniStatus(api.Request{}).Error == nil, Synced: time.Now(),
 		Addresses: a.poolCounts(),
@@ -23,7 +22,7 @@ func (a *Agent) publish(problems []cluster.Problem) {
 		Repairs:   slices.Clone(a.repairs),
 	}
 	slices.Reverse(r.Repairs)
-	for _, p := range append(problems, a.missingPlugins()...) {
+	for _, p := range slices.Concat(a.problems, a.missingPlugins()) {
 		r.Problems = append(r.Problems, api.Problem{Object: p.Object, Message: p.Message})
 	}
 	if a.syncErr != nil {
@@ -32,8 +31,11 @@ func (a *Agent) publish(problems []cluster.Problem) {
 	a.status.Store(r)
 }
 
-// report answers the verb Report: the published state, and the counters of this moment.
+// report answers the verb Report with the state and the counters of this moment.
 func (a *Agent) report() api.Response {
+	if a.synced {
+		a.publish()
+	}
 	r := *a.status.Load()
 	counters, err := a.datapath.Counters()
 	if err != nil {

@@ -45,7 +45,8 @@ func (a *Agent) sync() {
 			a.log.Error("CNI configuration is not in place", "err", err)
 		}
 	}
-	a.publish(problems)
+	a.problems = problems
+	a.publish()
 	a.log.Debug("synced", "took", time.Since(started), "changes", len(changes))
 }
 
@@ -142,7 +143,7 @@ func (a *Agent) syncMTU(mtu int) error {
 		if p.MTU == mtu {
 			continue
 		}
-		if err := a.kernel.SetPodMTU(p, mtu); err != nil && !errors.Is(err, netdev.ErrGone) {
+		if err := a.kernel.SetPodMTU(p, mtu); err != nil && !errors.Is(err, netdev.ErrNotFound) {
 			errs = append(errs, err)
 		}
 	}

@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+)
+
+func TestTheConfigurationIsOneThatRuntimesRead(t *testing.T) {
+	for _, chained := range [][]string{nil, {"portmap"}, {"portmap", "bandwidth"}} {
+		body, err := conflist(chained)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := libcni.NetworkConfFromBytes(body)
+		if err != nil {
+			t.Fatalf("%s: %v", body, err)
+		}
+		if list.Name != networkName || list.CNIVersion != "1.1.0" || len(list.Plugins) != 1+len(chained) {
+			t.Errorf("%s read as %+v", body, list)
+		}
+	}
+}
+
+func TestAUsersOwnConfigurationWins(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, body string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("10-other.conflist", `{"plugins":[{"type":"ptp","ipam":{"type":"host-local"}}]}`)
+	write(conflistName, `{"plugins":[{"type":"polder-cni"}]}`)
+	if own, err := ownConfiguration(dir); own != "" || err != nil {
+		t.Fatalf("%q, %v", own, err)
+	}
+	write("20-mine.conflist", `{"plugins":[{"type":"ptp","ipam":{"type":"polder-ipam"}}]}`)
+	if own, err := ownConfiguration(dir); own != "20-mine.conflist" || err != nil {
+		t.Fatalf("%q, %v", own, err)
+	}
+}
+
+func TestAFileIsReplacedWholeAndOnlyWhenItDiffers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, body := range []string{"one", "two"} {
+		if err := replaceFile(path, []byte(body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceFile(path, []byte("two"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(path)
+	if err != nil || !os.SameFile(before, after) {
+		t.Fatalf("an equal file was written again: %v", err)
+	}
+	if err := replaceFile(filepath.Join(t.TempDir(), "no", "folder"), nil, 0o644); err == nil || strings.Contains(err.Error(), "failed") {
+		t.Fatalf("%v", err)
+	}
+}
