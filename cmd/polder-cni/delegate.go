@@ -46,9 +46,9 @@ func (c *call) delegate(ctx context.Context, verbName string) ([]byte, error) {
 		err = fmt.Errorf("answer of more than %d bytes", maxInput)
 	}
 	if err != nil {
-		return nil, delegateError(c.conf.ipam, verbName, out.Bytes(), errors.Join(ctx.Err(), err))
+		return nil, delegateError(c.conf.ipam, verbName, out.text, errors.Join(ctx.Err(), err))
 	}
-	return out.Bytes(), nil
+	return out.text, nil
 }
 
 // delegateError takes the error that the plugin printed, or else says how it ended.
@@ -61,18 +61,19 @@ func delegateError(plugin, verbName string, out []byte, err error) error {
 	return fail(api.CodeInternal, "%s of IPAM plugin %s: %v", verbName, plugin, err)
 }
 
-// limited keeps what a plugin prints up to the size of an input.
+// limited keeps what a plugin prints up to the size of an input, and lets it print the rest. (A bytes.Buffer inside,
+// embedded, would be read into without a limit.)
 type limited struct {
-	bytes.Buffer
+	text []byte
 	over bool
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > maxInput {
-		l.over = true
-		return len(p), nil
+	l.over = l.over || len(l.text)+len(p) > maxInput
+	if !l.over {
+		l.text = append(l.text, p...)
 	}
-	return l.Buffer.Write(p)
+	return len(p), nil
 }
 
 // findPlugin looks for a plugin's file in CNI_PATH. It is never ourselves: that would call itself again for ever.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -50,10 +51,28 @@ func parseResult(what string, raw []byte, protocol string) (*types100.Result, er
 		return nil, fail(api.CodeDecode, "decode %s: %v", what, err)
 	}
 	newest, err := types100.NewResultFromResult(result)
+	if err == nil {
+		err = complete(newest)
+	}
 	if err != nil {
 		return nil, fail(api.CodeDecode, "decode %s: %v", what, err)
 	}
 	return newest, nil
+}
+
+// complete finds what the library lets pass, and would print as "<nil>".
+func complete(result *types100.Result) error {
+	for _, ip := range result.IPs {
+		if ip.Address.IP == nil {
+			return errors.New("one of ips has no address")
+		}
+	}
+	for _, r := range result.Routes {
+		if r.Dst.IP == nil {
+			return errors.New("one of routes has no dst")
+		}
+	}
+	return nil
 }
 
 // passOn is the answer to ADD behind another plugin: its result as it came, with fields that this version of ours
