@@ -22,6 +22,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
+
+	"github.com/polder-net/polder/internal/cluster"
 )
 
 // podNamespace is the Kubernetes namespace of all the lab's pods.
@@ -268,6 +270,14 @@ func (c *Cluster) podRecord(name string) (podRecord, error) {
 
 func (n *Node) pod(p podRecord) *Pod {
 	return &Pod{Place{p.Name, p.Holder, n.podGroup(p.Name)}, p.Node, p.Addresses, p}
+}
+
+// Cluster returns what the pod is to Kubernetes.
+func (p *Pod) Cluster() cluster.Pod {
+	return cluster.Pod{
+		Namespace: podNamespace, Name: p.Name, UID: p.rec.UID, Node: p.Node, Addresses: p.Addresses,
+		Labels: map[string]string{"app": p.Name},
+	}
 }
 
 // Pod returns the pod of that name.
