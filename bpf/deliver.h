@@ -132,15 +132,14 @@ static __always_inline int to_fabric(struct __sk_buff *ctx, const struct packet 
 	return TO_FABRIC;
 }
 
-// To the tunnel device, whose own program addresses the outer packet. All nodes' devices have one MAC address.
+// To the tunnel device, whose own program addresses the packet, outside and inside.
 static __always_inline int to_tunnel_device(struct __sk_buff *ctx, const struct packet *p)
 {
-	static const struct mac tunnel = {{0x02, 'p', 'o', 'l', 'd', 'r'}};
 	struct config *cfg = get_config();
 
 	if (!cfg || !cfg->tunnel_ifindex)
 		return -DROP_NO_TUNNEL_PEER;
-	if (route_hop(ctx, p) < 0 || set_macs(ctx, &tunnel, &tunnel) < 0)
+	if (route_hop(ctx, p) < 0)
 		return -DROP_MALFORMED;
 	bpf_redirect(cfg->tunnel_ifindex, 0);
 	return TO_TUNNEL;
@@ -157,6 +156,15 @@ static __always_inline int to_remote(struct __sk_buff *ctx, const struct packet 
 		return to_tunnel_device(ctx, p);
 	}
 	return TO_STACK;
+}
+
+// All nodes' tunnel devices have one MAC address, so that nobody has to learn any. The sender's must be another:
+// a VXLAN device takes what comes from its own address for a loop (vxlan_set_mac in drivers/net/vxlan).
+static __always_inline int set_tunnel_macs(struct __sk_buff *ctx)
+{
+	struct mac to = {{0x02, 'p', 'o', 'l', 'd', 'r'}}, from = {{0x06, 'p', 'o', 'l', 'd', 'r'}};
+
+	return set_macs(ctx, &to, &from);
 }
 
 // The outer packet's addresses. remote_ipv4 is in host byte order, remote_ipv6 in network byte order

@@ -126,7 +126,7 @@ int to_tunnel(struct __sk_buff *ctx)
 	if (!cfg || parse(ctx, &p) != GO_ON)
 		return finish(ctx, -DROP_MALFORMED);
 	r = find_remote(&p.dst);
-	if (!r || set_tunnel_key(ctx, &r->node, cfg->tunnel_vni) < 0)
+	if (!r || set_tunnel_key(ctx, &r->node, cfg->tunnel_vni) < 0 || set_tunnel_macs(ctx) < 0)
 		return finish(ctx, -DROP_NO_TUNNEL_PEER);
 	return TC_ACT_UNSPEC; // counted where it was chosen
 }

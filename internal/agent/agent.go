@@ -70,8 +70,8 @@ type Agent struct {
 	reserved map[netip.Addr]datapath.Reservation
 	want     desired.Tables // as of the last sync, and the pods since
 	problems []cluster.Problem
-	syncErr  error          // why the last sync was not whole
-	synced   bool           // once, at least
+	syncErr  error // why the last sync was not whole
+	synced   bool  // once, at least
 
 	calls    chan call
 	repairs  []api.Repair

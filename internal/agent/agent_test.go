@@ -30,7 +30,9 @@ type still struct {
 	changed chan struct{}
 }
 
-func newStill(snap *cluster.Snapshot) *still { return &still{snap: snap, changed: make(chan struct{}, 1)} }
+func newStill(snap *cluster.Snapshot) *still {
+	return &still{snap: snap, changed: make(chan struct{}, 1)}
+}
 
 func (s *still) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (s *still) Changed() <-chan struct{}      { return s.changed }
