@@ -59,15 +59,16 @@ func (s *station) listenAll(own, netns *os.File, addresses []netip.Addr, id int)
 
 // listen opens a TCP and a UDP socket on an address, at ports that the kernel chooses.
 func (s *station) listen(a netip.Addr, who string) (tcpPort, udpPort uint16, err error) {
-	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return reportFragments(c, a.Is4()) }}
-	config.SetMultipathTCP(false)
+	streams := net.ListenConfig{}
+	streams.SetMultipathTCP(false)
+	datagrams := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return reportFragments(c, a.Is4()) }}
 	at := netip.AddrPortFrom(a, 0).String()
-	stream, err := config.Listen(context.Background(), "tcp", at)
+	stream, err := streams.Listen(context.Background(), "tcp", at)
 	if err != nil {
 		return 0, 0, err
 	}
 	s.sockets = append(s.sockets, stream)
-	packets, err := config.ListenPacket(context.Background(), "udp", at)
+	packets, err := datagrams.ListenPacket(context.Background(), "udp", at)
 	if err != nil {
 		return 0, 0, err
 	}
