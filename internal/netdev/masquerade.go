@@ -21,6 +21,8 @@ const (
 
 	// elementsPerMessage keeps a list of set elements within what one netlink attribute holds, 64 KiB.
 	elementsPerMessage = 500
+
+	transactionMax = 16 << 20 // bytes
 )
 
 // masqueradeFamily is the half of the table that is about one address family.
@@ -47,6 +49,15 @@ func (f masqueradeFamily) setName(what string) string {
 	return what + "6"
 }
 
+type namedSet struct {
+	name   string
+	ranges []addrRange
+}
+
+func (f masqueradeFamily) sets() []namedSet {
+	return []namedSet{{f.setName("from"), f.from}, {f.setName("except"), f.except}}
+}
+
 // mark is the comment of a half's rule: a rule without it is not the one that Polder wrote.
 func (f masqueradeFamily) mark() string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "1 %v %v %v", f.ipv4, f.from, f.except))
@@ -56,7 +67,7 @@ func (f masqueradeFamily) mark() string {
 // syncMasquerade makes the table "inet polder" the one that is wanted. It is written whole, in one transaction, when
 // anything in it differs: packets see the old table or the new one.
 func (k *Kernel) syncMasquerade(want desired.Masquerade) ([]Change, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(k.netns.Fd())), nftables.AsLasting())
+	conn, err := nftables.New(nftables.WithNetNSFd(int(k.netns.Fd())), nftables.AsLasting(), nftables.WithSockOptions(enlarge))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
@@ -95,6 +106,11 @@ func (k *Kernel) syncMasquerade(want desired.Masquerade) ([]Change, error) {
 	return []Change{change}, nil
 }
 
+// enlarge makes room for a transaction, which is one message to the socket: some 90 bytes an exception.
+func enlarge[C interface{ SetWriteBuffer(bytes int) error }](c C) error {
+	return c.SetWriteBuffer(transactionMax)
+}
+
 // fill adds what the table holds to the transaction.
 func fill(conn *nftables.Conn, t *nftables.Table, wanted []masqueradeFamily) error {
 	accept := nftables.ChainPolicyAccept
@@ -102,16 +118,16 @@ func fill(conn *nftables.Conn, t *nftables.Table, wanted []masqueradeFamily) err
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource, Policy: &accept})
 	id := uint32(0)
 	for _, f := range wanted {
-		for what, list := range map[string][]addrRange{"from": f.from, "except": f.except} {
+		for _, s := range f.sets() {
 			id++
-			set := &nftables.Set{Table: t, ID: id, Name: f.setName(what), Interval: true, KeyType: nftables.TypeIP6Addr}
+			set := &nftables.Set{Table: t, ID: id, Name: s.name, Interval: true, KeyType: nftables.TypeIP6Addr}
 			if f.ipv4 {
 				set.KeyType = nftables.TypeIPAddr
 			}
 			if err := conn.AddSet(set, nil); err != nil {
 				return err
 			}
-			for chunk := range slices.Chunk(elements(list), elementsPerMessage) {
+			for chunk := range slices.Chunk(elements(s.ranges), elementsPerMessage) {
 				if err := conn.SetAddElements(set, chunk); err != nil {
 					return err
 				}
@@ -176,8 +192,10 @@ func asWanted(conn *nftables.Conn, t *nftables.Table, wanted []masqueradeFamily)
 		if comment, _ := userdata.GetString(rules[i].UserData, userdata.TypeComment); comment != f.mark() {
 			return false
 		}
-		if !hasElements(conn, t, f.setName("from"), f.from) || !hasElements(conn, t, f.setName("except"), f.except) {
-			return false
+		for _, s := range f.sets() {
+			if !hasElements(conn, t, s) {
+				return false
+			}
 		}
 	}
 	return true
@@ -190,8 +208,8 @@ func isOurChain(c *nftables.Chain) bool {
 		c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
 }
 
-func hasElements(conn *nftables.Conn, t *nftables.Table, set string, want []addrRange) bool {
-	have, err := conn.GetSetElements(&nftables.Set{Table: t, Name: set})
+func hasElements(conn *nftables.Conn, t *nftables.Table, want namedSet) bool {
+	have, err := conn.GetSetElements(&nftables.Set{Table: t, Name: want.name})
 	if err != nil {
 		return false
 	}
@@ -202,5 +220,5 @@ func hasElements(conn *nftables.Conn, t *nftables.Table, set string, want []addr
 		return compareBools(a.IntervalEnd, b.IntervalEnd)
 	}
 	slices.SortFunc(have, compare)
-	return slices.EqualFunc(have, elements(want), func(a, b nftables.SetElement) bool { return compare(a, b) == 0 })
+	return slices.EqualFunc(have, elements(want.ranges), func(a, b nftables.SetElement) bool { return compare(a, b) == 0 })
 }

@@ -70,11 +70,11 @@ func (k *Kernel) replaceOwn(routes map[route.RouteKey]route.Route) error {
 		return err
 	}
 	s := routeSync{k: k, names: n, held: held, others: held}
-	var rows []tableRow
+	var rows []routeChange
 	for key, r := range routes {
 		id, spec := identify(key, r)
 		if h, ok := held[id]; !ok || h.protocol != Protocol || h.spec != spec {
-			rows = append(rows, tableRow{Key: id, Row: spec})
+			rows = append(rows, routeChange{Key: id, Row: spec})
 		}
 	}
 	_, err = s.put(rows)

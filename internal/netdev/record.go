@@ -15,6 +15,7 @@ const (
 	linkDigits = 11 // with the prefix 14, of 15 that the kernel allows (IFNAMSIZ)
 
 	recordVersion = "polder1"
+	recordShaped  = recordVersion + ",shaped"
 	recordMax     = 255 // bytes; the kernel keeps no longer alias (IFALIASZ)
 )
 
@@ -46,6 +47,7 @@ func podMAC(network, containerID, ifname string) cluster.MAC {
 //
 //	polder1 <network> <containerID> <ifname> <address[,address]> [<namespace>/<name>]
 //
+// The first word is polder1,shaped for a pod whose bandwidth is limited by queues on its link.
 // The Kubernetes pod is left out where it does not fit; everything else must.
 func encodeRecord(p cluster.LocalPod) (string, error) {
 	addrs := make([]string, len(p.Addresses))
@@ -55,7 +57,11 @@ func encodeRecord(p cluster.LocalPod) (string, error) {
 		}
 		addrs[i] = a.String()
 	}
-	words := []string{recordVersion, p.Network, p.ContainerID, p.Ifname, strings.Join(addrs, ",")}
+	version := recordVersion
+	if p.Shaped {
+		version = recordShaped
+	}
+	words := []string{version, p.Network, p.ContainerID, p.Ifname, strings.Join(addrs, ",")}
 	for _, w := range words {
 		if !isWord(w) {
 			return "", fmt.Errorf("write pod record: %q is empty or holds a blank: %w", w, ErrRecord)
@@ -77,7 +83,7 @@ func encodeRecord(p cluster.LocalPod) (string, error) {
 // decodeRecord reads a record. What it returns has the fields that a record holds, and no others.
 func decodeRecord(record string) (cluster.LocalPod, error) {
 	words := strings.Split(record, " ")
-	if len(words) < 5 || len(words) > 6 || words[0] != recordVersion || len(record) > recordMax {
+	if len(words) < 5 || len(words) > 6 || words[0] != recordVersion && words[0] != recordShaped || len(record) > recordMax {
 		return cluster.LocalPod{}, fmt.Errorf("read %q: %w", record, ErrRecord)
 	}
 	for _, w := range words {
@@ -85,7 +91,7 @@ func decodeRecord(record string) (cluster.LocalPod, error) {
 			return cluster.LocalPod{}, fmt.Errorf("read %q: %w", record, ErrRecord)
 		}
 	}
-	p := cluster.LocalPod{Network: words[1], ContainerID: words[2], Ifname: words[3]}
+	p := cluster.LocalPod{Network: words[1], ContainerID: words[2], Ifname: words[3], Shaped: words[0] == recordShaped}
 	for a := range strings.SplitSeq(words[4], ",") {
 		addr, err := netip.ParseAddr(a)
 		if err != nil || addr.Zone() != "" || addr.Is4In6() {

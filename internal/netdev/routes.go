@@ -152,7 +152,7 @@ type routeSync struct {
 	others map[routeID]heldRoute // everybody's, listed when first needed
 }
 
-func (s *routeSync) put(rows []tableRow) ([]Change, error) {
+func (s *routeSync) put(rows []routeChange) ([]Change, error) {
 	var writes []write
 	var errs errorList
 	for _, row := range rows {
@@ -199,7 +199,7 @@ func (s *routeSync) inTheWay(id routeID) error {
 	return nil
 }
 
-func (s *routeSync) delete(rows []tableRow) ([]Change, error) {
+func (s *routeSync) delete(rows []routeChange) ([]Change, error) {
 	var writes []write
 	for _, row := range rows {
 		writes = append(writes, write{
@@ -220,4 +220,4 @@ func deleteRaw(typ int, raw [][]byte) []*message {
 	return messages
 }
 
-type tableRow = table.Change[routeID, routeSpec]
+type routeChange = table.Change[routeID, routeSpec]

@@ -1,0 +1,162 @@
+package netdev
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/polder-net/polder/internal/cluster"
+)
+
+// identity is what of a pod a record holds.
+func identity(p cluster.LocalPod) cluster.LocalPod {
+	return cluster.LocalPod{Network: p.Network, ContainerID: p.ContainerID, Ifname: p.Ifname,
+		Namespace: p.Namespace, Name: p.Name, Addresses: p.Addresses}
+}
+
+func TestARecordComesBackAsItWasWritten(t *testing.T) {
+	seed := rand.Uint64()
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	word := func(longest int) string {
+		const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+		b := make([]byte, 1+rnd.IntN(longest))
+		for i := range b {
+			b[i] = letters[rnd.IntN(len(letters))]
+		}
+		return string(b)
+	}
+	random := func() netip.Addr {
+		if rnd.IntN(2) == 0 {
+			return netip.AddrFrom4([4]byte{10, byte(rnd.Uint32()), byte(rnd.Uint32()), byte(rnd.Uint32())})
+		}
+		b := [16]byte{0: 0xfd}
+		for i := 1; i < 16; i++ {
+			b[i] = byte(rnd.Uint32())
+		}
+		return netip.AddrFrom16(b)
+	}
+	for range 10_000 {
+		p := cluster.LocalPod{Network: word(20), ContainerID: word(70), Ifname: word(15)}
+		for range 1 + rnd.IntN(2) {
+			p.Addresses = append(p.Addresses, random())
+		}
+		if rnd.IntN(4) > 0 {
+			p.Namespace, p.Name = word(63), word(253)
+		}
+		record, err := encodeRecord(p)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if len(record) > recordMax {
+			t.Fatalf("seed %d: record of %d bytes: %q", seed, len(record), record)
+		}
+		got, err := decodeRecord(record)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if got.Name == "" { // had no room
+			p.Namespace, p.Name = "", ""
+		}
+		if !reflect.DeepEqual(got, p) {
+			t.Fatalf("seed %d: got %+v, want %+v", seed, got, p)
+		}
+	}
+}
+
+func TestALongPodNameIsLeftOutOfTheRecordButNothingElseIs(t *testing.T) {
+	p := aPod(strings.Repeat("c", 64))
+	p.Name = strings.Repeat("n", 253)
+	record, err := encodeRecord(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeRecord(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Namespace, p.Name, p.MTU = "", "", 0
+	if !reflect.DeepEqual(got, p) {
+		t.Errorf("got %+v, want %+v", got, p)
+	}
+	p.Network = strings.Repeat("n", 200)
+	if _, err := encodeRecord(p); !errors.Is(err, ErrRecord) {
+		t.Errorf("a network's name that does not fit: error is %v", err)
+	}
+}
+
+func TestWhatCannotBeWrittenIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(p *cluster.LocalPod){
+		"a blank in the container ID": func(p *cluster.LocalPod) { p.ContainerID = "a b" },
+		"no network":                  func(p *cluster.LocalPod) { p.Network = "" },
+		"a newline in the interface":  func(p *cluster.LocalPod) { p.Ifname = "eth0\n" },
+		"no address":                  func(p *cluster.LocalPod) { p.Addresses = nil },
+		"an address with a zone":      func(p *cluster.LocalPod) { p.Addresses = addrs("fe80::1%eth0") },
+		"an IPv4 address as IPv6":     func(p *cluster.LocalPod) { p.Addresses = addrs("::ffff:10.0.0.1") },
+		"the zero address":            func(p *cluster.LocalPod) { p.Addresses = make([]netip.Addr, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := aPod("c1")
+			spoil(&p)
+			if record, err := encodeRecord(p); !errors.Is(err, ErrRecord) {
+				t.Errorf("record %q, error %v", record, err)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoRecordIsRefused(t *testing.T) {
+	for _, s := range []string{
+		"", "polder1", "polder1 net c1 eth0", "polder2 net c1 eth0 10.0.0.1", "polder1 net c1 eth0 10.0.0.1,",
+		"polder1 net c1 eth0 10.0.0", "polder1  c1 eth0 10.0.0.1", "polder1 net c1 eth0 10.0.0.1 default",
+		"polder1 net c1 eth0 10.0.0.1 default/", "polder1 net c1 eth0 10.0.0.1 a/b/c", "polder1 net c1 eth0 10.0.0.1 a/b c",
+		"polder1 net c1 eth0 fe80::1%eth0", "polder1 net c1 eth0 10.0.0.1 a/b ", "\x00polder1 net c1 eth0 10.0.0.1",
+	} {
+		if p, err := decodeRecord(s); !errors.Is(err, ErrRecord) {
+			t.Errorf("%q reads as %+v, error %v", s, p, err)
+		}
+	}
+}
+
+func TestLinkNamesAreShortAndDifferPerAttachment(t *testing.T) {
+	seen := map[string]bool{}
+	for _, a := range [][3]string{{"n", "c", "eth0"}, {"n", "c", "eth1"}, {"n", "d", "eth0"}, {"m", "c", "eth0"},
+		{strings.Repeat("n", 100), strings.Repeat("c", 300), "eth0"}} {
+		name := LinkName(a[0], a[1], a[2])
+		if len(name) > 15 || !isPodLink(name) || seen[name] {
+			t.Errorf("%v: name %q", a, name)
+		}
+		seen[name] = true
+	}
+	for _, name := range []string{"pdr", "pdrain0", "pdr0123456789", "pdr0123456789g", "eth0", "xpdr01234567890", "pdr0123456789A"} {
+		if isPodLink(name) {
+			t.Errorf("%q passes for a pod's link", name)
+		}
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	for _, p := range []cluster.LocalPod{aPod("c1"), {Network: "n", ContainerID: "c", Ifname: "e", Addresses: addrs("::1")}} {
+		record, err := encodeRecord(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(record)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := decodeRecord(s)
+		if err != nil {
+			return
+		}
+		again, err := encodeRecord(p)
+		if err != nil {
+			t.Fatalf("%q was read, but cannot be written: %v", s, err)
+		}
+		q, err := decodeRecord(again)
+		if err != nil || !reflect.DeepEqual(p, q) {
+			t.Fatalf("%q reads as %+v, and written again as %+v (%v)", s, p, q, err)
+		}
+	})
+}
