@@ -21,6 +21,7 @@ type config struct {
 	ipam       string // the plugin that gives addresses; empty: Polder does
 	dns        types.DNS
 	masquerade bool
+	shaped     bool            // a later plugin limits the pod's bandwidth
 	prev       json.RawMessage // the earlier result; nil: there is none
 	valid      []api.Attachment
 }

@@ -80,6 +80,10 @@ func (conf *config) honourRuntime(raw json.RawMessage, r role) error {
 	}
 	for _, key := range sortedKeys(fields) {
 		about := key == "ips" || key == "ipRanges"
+		if key == "bandwidth" && r != ipamRole { // the bandwidth plugin's to carry out; its queues must see the packets
+			conf.shaped = !empty(fields[key])
+			continue
+		}
 		if empty(fields[key]) || about && conf.ipam != "" || !about && r == ipamRole {
 			continue
 		}

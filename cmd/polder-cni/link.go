@@ -18,6 +18,7 @@ func addLink(ctx context.Context, c *call) ([]byte, error) {
 	}
 	req := c.request(api.Add)
 	req.Masquerade = c.conf.masquerade
+	req.Shaped = c.conf.shaped
 	var err error
 	if req.PodNamespace, req.PodName, err = parseArgs(c.env("CNI_ARGS")); err != nil {
 		return nil, err
