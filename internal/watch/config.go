@@ -23,10 +23,10 @@ func restConfig(kubeconfig, version string) (*rest.Config, error) {
 	} else {
 		file, err := clientcmd.LoadFromFile(kubeconfig)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 		}
 		if cfg, err = clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{}).ClientConfig(); err != nil {
-			return nil, fmt.Errorf("read %s: %w", kubeconfig, err)
+			return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 		}
 	}
 	cfg.UserAgent = fmt.Sprintf("polder-agent/%s (%s/%s)", version, runtime.GOOS, runtime.GOARCH)

@@ -28,6 +28,7 @@ type KubeSource struct {
 	node   string
 	client *rest.RESTClient
 	log    *slog.Logger
+	retry  wait.Backoff // pauses between attempts to reach the API server
 
 	changed signal
 	nodes   *store[nodeState]
@@ -59,7 +60,12 @@ func newKube(cfg *rest.Config, node string, log *slog.Logger) (*KubeSource, erro
 	if err != nil {
 		return nil, fmt.Errorf("make API client: %w", err)
 	}
-	k := &KubeSource{node: node, client: client, log: log, changed: newSignal()}
+	k := &KubeSource{
+		node: node, client: client, log: log, changed: newSignal(),
+		// client-go's own default ends at a minute between attempts, which a node that boots before its API server
+		// would lose. Jittered, so that the nodes of a cluster do not come all at once.
+		retry: wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 8, Cap: 10 * time.Second},
+	}
 	k.nodes = newStore("Node", func(obj any) (nodeState, []string) {
 		n := obj.(*corev1.Node)
 		read, problems := readNode(n)
@@ -129,12 +135,7 @@ func (k *KubeSource) reflect(ctx context.Context, resource string, example runti
 		c.note(ctx, err)
 		return w, err
 	}
-	cache.NewReflectorWithOptions(lw, example, to, cache.ReflectorOptions{
-		Name: "polder",
-		// client-go's own default ends at a minute between attempts, which a node that boots before its API server
-		// would lose. Jittered, so that the nodes of a cluster do not come all at once.
-		Backoff: &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 8, Cap: 10 * time.Second},
-	}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(lw, example, to, cache.ReflectorOptions{Name: "polder", Backoff: &k.retry}).RunWithContext(ctx)
 }
 
 // contact says once that the API server does not answer, and once that it does again.

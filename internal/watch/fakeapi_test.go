@@ -1,0 +1,373 @@
+package watch
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+)
+
+// fakeAPI is an API server for nodes and pods with the faults that we tell it to have. It speaks protobuf over HTTP,
+// so that a test goes through all of client-go, which its fake clientset would not.
+type fakeAPI struct {
+	*httptest.Server
+	info runtime.SerializerInfo
+	enc  runtime.Encoder
+
+	mu          sync.Mutex
+	version     int
+	objects     map[string]map[string]runtime.Object // resource → namespace/name
+	history     []fakeEvent
+	oldest      int           // a watch from before this version gets 410 Gone
+	news        chan struct{} // closed, and another, with every change and every cut
+	cuts        int           // a watch from before the last cut ends
+	down        bool          // connections are closed without an answer
+	noStreaming bool          // as API servers before 1.34 are: sendInitialEvents is forbidden
+	requests    []string      // method, path and, of a GET, what kind of reading it is
+	refused     chan struct{} // holds a notice when a request came while down
+	beforePatch func()
+}
+
+type fakeEvent struct {
+	version  int
+	resource string
+	kind     string // ADDED, MODIFIED, DELETED
+	object   runtime.Object
+}
+
+func newFakeAPI(t *testing.T) *fakeAPI {
+	codecs := serializer.NewCodecFactory(newScheme())
+	info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	if !ok {
+		t.Fatal("no protobuf")
+	}
+	f := &fakeAPI{
+		info: info, enc: codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion),
+		objects: map[string]map[string]runtime.Object{"nodes": {}, "pods": {}},
+		news:    make(chan struct{}), refused: make(chan struct{}, 1), version: 1,
+	}
+	f.Server = httptest.NewServer(f)
+	t.Cleanup(func() {
+		f.CloseClientConnections()
+		f.Close()
+	})
+	return f
+}
+
+// source returns a source that reads from the fake, with short pauses between attempts.
+func (f *fakeAPI) source(t *testing.T, node string) *KubeSource {
+	t.Helper()
+	cfg := &rest.Config{Host: f.URL, UserAgent: "test"}
+	clientFor(cfg)
+	k, err := newKube(cfg, node, logTo(t))
+	must(t, err)
+	k.retry = wait.Backoff{Duration: time.Millisecond, Factor: 1.1, Steps: 10, Cap: 10 * time.Millisecond}
+	return k
+}
+
+// set does something to the fake under its lock.
+func (f *fakeAPI) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// cut ends all watches; with forget, what has happened cannot be caught up on either.
+func (f *fakeAPI) cut(forget bool) {
+	f.set(func() {
+		f.cuts++
+		if forget {
+			f.version++
+			f.oldest = f.version
+		}
+		f.wake()
+	})
+}
+
+func (f *fakeAPI) wake() {
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+// put writes an object, silently if no watch is to hear of it.
+func (f *fakeAPI) put(obj runtime.Object) {
+	f.set(func() { f.store(obj) })
+}
+
+func (f *fakeAPI) store(obj runtime.Object) {
+	f.version++
+	resource, key := fakeKey(obj)
+	obj = obj.DeepCopyObject()
+	m, _ := meta.Accessor(obj)
+	m.SetResourceVersion(strconv.Itoa(f.version))
+	kind := "ADDED"
+	if f.objects[resource][key] != nil {
+		kind = "MODIFIED"
+	}
+	f.objects[resource][key] = obj
+	f.history = append(f.history, fakeEvent{f.version, resource, kind, obj})
+	f.wake()
+}
+
+func (f *fakeAPI) remove(obj runtime.Object) {
+	f.set(func() {
+		f.version++
+		resource, key := fakeKey(obj)
+		gone := f.objects[resource][key].DeepCopyObject()
+		m, _ := meta.Accessor(gone)
+		m.SetResourceVersion(strconv.Itoa(f.version))
+		delete(f.objects[resource], key)
+		f.history = append(f.history, fakeEvent{f.version, resource, "DELETED", gone})
+		f.wake()
+	})
+}
+
+func fakeKey(obj runtime.Object) (resource, key string) {
+	key, err := objectKey(obj)
+	if err != nil {
+		panic(err)
+	}
+	if _, ok := obj.(*corev1.Node); ok {
+		return "nodes", key
+	}
+	return "pods", key
+}
+
+func (f *fakeAPI) node(name string) (n *corev1.Node) {
+	f.set(func() { n = f.objects["nodes"][name].DeepCopyObject().(*corev1.Node) })
+	return n
+}
+
+// count counts the requests so far that start so.
+func (f *fakeAPI) count(prefix string) (n int) {
+	f.set(func() {
+		for _, r := range f.requests {
+			if strings.HasPrefix(r, prefix) {
+				n++
+			}
+		}
+	})
+	return n
+}
+
+func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q, path := r.URL.Query(), strings.TrimPrefix(r.URL.Path, "/api/v1/")
+	request := r.Method + " " + path
+	switch {
+	case q.Get("sendInitialEvents") == "true":
+		request += " stream"
+	case q.Get("watch") == "true":
+		request += " watch"
+	}
+	f.mu.Lock()
+	f.requests = append(f.requests, request)
+	down := f.down
+	f.mu.Unlock()
+	resource, name, _ := strings.Cut(path, "/")
+	switch {
+	case down:
+		select {
+		case f.refused <- struct{}{}:
+		default:
+		}
+		panic(http.ErrAbortHandler)
+	case r.Method == http.MethodPatch:
+		name, sub, _ := strings.Cut(name, "/")
+		f.patch(w, r, name, sub)
+	case name != "":
+		f.mu.Lock()
+		obj := f.objects[resource][name]
+		f.mu.Unlock()
+		if obj == nil {
+			f.fail(w, apierrors.NewNotFound(schema.GroupResource{Resource: resource}, name))
+			return
+		}
+		f.answer(w, http.StatusOK, obj)
+	case q.Get("watch") == "true":
+		f.watch(w, r, resource)
+	default:
+		f.list(w, resource, q.Get("fieldSelector"))
+	}
+}
+
+func (f *fakeAPI) answer(w http.ResponseWriter, code int, obj runtime.Object) {
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+	w.WriteHeader(code)
+	_ = f.enc.Encode(obj.DeepCopyObject(), w) // encoding writes the kind into it
+}
+
+func (f *fakeAPI) fail(w http.ResponseWriter, err *apierrors.StatusError) {
+	f.answer(w, int(err.ErrStatus.Code), &err.ErrStatus)
+}
+
+// matches knows the one field selector that agents use.
+func matches(obj runtime.Object, selector string) bool {
+	pod, ok := obj.(*corev1.Pod)
+	return selector == "" || (ok && selector == "spec.nodeName="+pod.Spec.NodeName)
+}
+
+func (f *fakeAPI) list(w http.ResponseWriter, resource, selector string) {
+	f.mu.Lock()
+	nodes, pods := &corev1.NodeList{}, &corev1.PodList{}
+	nodes.ResourceVersion, pods.ResourceVersion = strconv.Itoa(f.version), strconv.Itoa(f.version)
+	for _, obj := range f.objects[resource] {
+		switch o := obj.(type) {
+		case *corev1.Node:
+			nodes.Items = append(nodes.Items, *o)
+		case *corev1.Pod:
+			if matches(o, selector) {
+				pods.Items = append(pods.Items, *o)
+			}
+		}
+	}
+	f.mu.Unlock()
+	if resource == "nodes" {
+		f.answer(w, http.StatusOK, nodes)
+	} else {
+		f.answer(w, http.StatusOK, pods)
+	}
+}
+
+func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string) {
+	q := r.URL.Query()
+	selector, from := q.Get("fieldSelector"), 0
+	_, _ = fmt.Sscan(q.Get("resourceVersion"), &from)
+	stream := q.Get("sendInitialEvents") == "true"
+	f.mu.Lock()
+	cuts, oldest, noStreaming, now := f.cuts, f.oldest, f.noStreaming, f.version
+	initial := slices.Collect(maps.Values(f.objects[resource]))
+	f.mu.Unlock()
+	if stream && noStreaming {
+		f.fail(w, apierrors.NewInvalid(schema.GroupKind{Kind: "ListOptions"}, "", nil))
+		return
+	}
+	if !stream && from < oldest {
+		f.fail(w, apierrors.NewResourceExpired("too old resource version"))
+		return
+	}
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+";stream=watch")
+	w.WriteHeader(http.StatusOK)
+	out := f.info.StreamSerializer.NewFrameWriter(w)
+	if stream {
+		for _, obj := range initial {
+			if matches(obj, selector) {
+				f.event(out, "ADDED", obj)
+			}
+		}
+		from = now
+		f.event(out, "BOOKMARK", bookmark(resource, now))
+	}
+	for {
+		w.(http.Flusher).Flush()
+		f.mu.Lock()
+		news, ended := f.news, f.cuts != cuts
+		var events []fakeEvent
+		for _, e := range f.history {
+			if e.version > from && e.resource == resource && matches(e.object, selector) {
+				events = append(events, e)
+			}
+		}
+		f.mu.Unlock()
+		if ended {
+			return
+		}
+		for _, e := range events {
+			f.event(out, e.kind, e.object)
+			from = e.version
+		}
+		w.(http.Flusher).Flush()
+		select {
+		case <-news:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func bookmark(resource string, version int) runtime.Object {
+	m := metav1.ObjectMeta{ResourceVersion: strconv.Itoa(version), Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}
+	if resource == "nodes" {
+		return &corev1.Node{ObjectMeta: m}
+	}
+	return &corev1.Pod{ObjectMeta: m}
+}
+
+func (f *fakeAPI) event(w io.Writer, kind string, obj runtime.Object) {
+	var raw, frame bytes.Buffer
+	_ = f.enc.Encode(obj.DeepCopyObject(), &raw)
+	_ = f.info.StreamSerializer.Encode(&metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: raw.Bytes()}}, &frame)
+	_, _ = w.Write(frame.Bytes())
+}
+
+// patch applies a strategic merge patch as the API server does: of the status subresource only the status counts, of
+// the object everything else, and a resource version in the patch must be the object's.
+func (f *fakeAPI) patch(w http.ResponseWriter, r *http.Request, name, sub string) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(err)
+	}
+	if f.beforePatch != nil {
+		f.beforePatch()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.objects["nodes"][name].(*corev1.Node)
+	var asked corev1.Node
+	if err := json.Unmarshal(body, &asked); err != nil {
+		panic(err)
+	}
+	if v := asked.ResourceVersion; v != "" && v != old.ResourceVersion {
+		f.fail(w, apierrors.NewConflict(schema.GroupResource{Resource: "nodes"}, name, nil))
+		return
+	}
+	before, err := json.Marshal(old)
+	if err != nil {
+		panic(err)
+	}
+	after, err := strategicpatch.StrategicMergePatch(before, body, corev1.Node{})
+	if err != nil {
+		panic(err)
+	}
+	patched := &corev1.Node{}
+	if err := json.Unmarshal(after, patched); err != nil {
+		panic(err)
+	}
+	if sub == "status" {
+		patched.Spec = old.Spec
+	} else {
+		patched.Status = old.Status
+	}
+	f.store(patched)
+	f.answer(w, http.StatusOK, f.objects["nodes"][name])
+}
+
+// quiet is a log for what is not to be seen.
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// clientConfig is of an API server that nobody asks.
+func clientConfig() *rest.Config {
+	cfg := &rest.Config{Host: "http://127.0.0.1:0"}
+	clientFor(cfg)
+	return cfg
+}
