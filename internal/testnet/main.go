@@ -18,17 +18,18 @@ const inside = "POLDER_TESTNET_INSIDE"
 
 // Main is the body of TestMain. It runs the package's tests in a process with network and mount namespaces of its
 // own, so that they can neither hurt nor see the machine's, and fails if at their end anything is there that was not
-// there before: descriptors, goroutines, threads in other namespaces, links, mounts, pins.
-func Main(m *testing.M) {
+// there before: descriptors, goroutines, threads in other namespaces, links, mounts, pins. The functions in after are
+// called when all tests have run, for what several of them shared.
+func Main(m *testing.M, after ...func() error) {
 	if os.Geteuid() != 0 || fuzzes() {
-		os.Exit(Run(m))
+		os.Exit(finish(Run(m), after))
 	}
 	if os.Getenv(inside) != "" {
 		if err := privatePins(); err != nil {
 			fmt.Fprintln(os.Stderr, "testnet: mount a BPF file system:", err)
 			os.Exit(1)
 		}
-		os.Exit(Run(m))
+		os.Exit(finish(Run(m), after))
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
@@ -46,6 +47,17 @@ func Main(m *testing.M) {
 	}
 	fmt.Fprintln(os.Stderr, "testnet: run the tests in namespaces of their own:", err)
 	os.Exit(1)
+}
+
+// finish cleans up after the tests and returns their exit code, or 1 if that fails.
+func finish(code int, after []func() error) int {
+	for _, clean := range after {
+		if err := clean(); err != nil {
+			fmt.Fprintln(os.Stderr, "testnet: clean up after the tests:", err)
+			code = max(code, 1)
+		}
+	}
+	return code
 }
 
 // privatePins puts an empty BPF file system where the machine's is.
