@@ -46,7 +46,7 @@ func (c config) test(ctx context.Context) error {
 		return fmt.Errorf("create results folder: %w", err)
 	}
 	stamp := time.Now().UTC().Format("20060102-150405")
-	raw := stamp + ".json"
+	const raw = "last.json" // megabytes; what counts of it is kept for each run
 	cmd := machine.Command(ctx, r.Programs["ginkgo"], "-p", "--procs="+strconv.Itoa(c.procs), "--focus="+focus, "--skip="+skip,
 		"--no-color", "--silence-skips", "--timeout=6h", "--output-dir="+logs, "--json-report="+raw, r.Programs["e2e.test"], "--",
 		"--kubeconfig="+r.Kubeconfig(), "--provider=skeleton", "--node-os-distro=debian", "--allowed-not-ready-nodes=0",

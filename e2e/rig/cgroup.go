@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -71,8 +72,7 @@ func hostHierarchies() ([]hierarchy, error) {
 	return found, nil
 }
 
-// makeCgroups creates a machine's group in every tree and returns the folders. A process of the machine joins all of
-// them. In a lone cgroup2 tree it joins a leaf, because there a group with processes cannot have children with limits.
+// makeCgroups creates a machine's group in every tree and returns the folders. A process of the machine joins all of them.
 func makeCgroups(machine string) ([]string, error) {
 	trees, err := hostHierarchies()
 	if err != nil {
@@ -85,17 +85,47 @@ func makeCgroups(machine string) ([]string, error) {
 			return nil, fmt.Errorf("create control group: %w", err)
 		}
 		if tree.options == "cpuset" {
-			err = inheritCpuset(tree.mount, folder)
-		}
-		if tree.kind == "cgroup2" && len(trees) == 1 {
-			folder, err = delegateLeaf(tree.mount, folder)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("set up control group: %w", err)
+			if err := inheritCpuset(tree.mount, folder); err != nil {
+				return nil, fmt.Errorf("set up control group: %w", err)
+			}
 		}
 		folders = append(folders, folder)
 	}
 	return folders, nil
+}
+
+// leaf is the group that a machine's own processes are in, in a lone cgroup2 tree: there a group that has processes
+// cannot limit its children, which the containers' groups are.
+const leaf = "machine"
+
+// leaveRoot moves the processes in a machine's group, which has to be where its view of the tree begins, to the leaf,
+// and hands every controller down. With several trees, the controllers are in version 1 and nothing is to do.
+func leaveRoot(folders []string) ([]string, error) {
+	if len(folders) > 1 {
+		return folders, nil
+	}
+	root := folders[0]
+	if err := os.MkdirAll(filepath.Join(root, leaf), 0o755); err != nil {
+		return nil, fmt.Errorf("create control group: %w", err)
+	}
+	for _, pid := range processesIn(root) {
+		if err := os.WriteFile(filepath.Join(root, leaf, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			return nil, fmt.Errorf("join control group: %w", err)
+		}
+	}
+	parent := filepath.Dir(root)
+	available, err := os.ReadFile(filepath.Join(filepath.Dir(parent), "cgroup.controllers"))
+	if err != nil {
+		return nil, fmt.Errorf("list controllers: %w", err)
+	}
+	for _, group := range []string{filepath.Dir(parent), parent, root} {
+		for _, controller := range strings.Fields(string(available)) {
+			if err := os.WriteFile(filepath.Join(group, "cgroup.subtree_control"), []byte("+"+controller), 0o644); err != nil {
+				return nil, fmt.Errorf("hand down controller %s: %w", controller, err)
+			}
+		}
+	}
+	return []string{filepath.Join(root, leaf)}, nil
 }
 
 // inheritCpuset fills in what a new cpuset lacks: without processors and memory no process can join it.
@@ -112,23 +142,6 @@ func inheritCpuset(mount, folder string) error {
 		}
 	}
 	return nil
-}
-
-// delegateLeaf hands every controller down to the machine's group and returns the leaf for its own processes.
-func delegateLeaf(mount, folder string) (string, error) {
-	available, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
-	if err != nil {
-		return "", err
-	}
-	for _, group := range []string{mount, filepath.Dir(folder), folder} {
-		for _, controller := range strings.Fields(string(available)) {
-			if err := os.WriteFile(filepath.Join(group, "cgroup.subtree_control"), []byte("+"+controller), 0o644); err != nil {
-				return "", err
-			}
-		}
-	}
-	leaf := filepath.Join(folder, "machine")
-	return leaf, os.MkdirAll(leaf, 0o755)
 }
 
 // removeCgroups kills every process in the rig's groups and removes the groups.
@@ -165,16 +178,24 @@ func emptyCgroup(root string) error {
 
 // killCgroup kills the processes of one group, by the group and never by a name.
 func killCgroup(group string) {
+	for _, pid := range processesIn(group) {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+	}
+}
+
+// processesIn lists the processes of a group. A group that is gone has none.
+func processesIn(group string) []int {
 	content, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
 	if err != nil {
-		return
+		return nil
 	}
+	var pids []int
 	for _, line := range strings.Fields(string(content)) {
-		var pid int
-		if _, err := fmt.Sscan(line, &pid); err == nil && pid > 1 {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+		if pid, err := strconv.Atoi(line); err == nil && pid > 1 {
+			pids = append(pids, pid)
 		}
 	}
+	return pids
 }
 
 // cgroupsBelow lists a group and its descendants, the deepest first.

@@ -47,6 +47,10 @@ func startMachine(ctx context.Context, state, name string, init []string) (*Mach
 		m.PID, err = readPID(m.Dir)
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	m.groups, err = leaveRoot(m.groups)
 	return m, err
 }
 
@@ -61,7 +65,9 @@ func openMachine(state, name string) (*Machine, error) {
 		return nil, fmt.Errorf("find machine %s: process %d: %w", name, pid, err)
 	}
 	m.PID = pid
-	m.groups, err = makeCgroups(name)
+	if m.groups, err = makeCgroups(name); err == nil {
+		m.groups, err = leaveRoot(m.groups)
+	}
 	return m, err
 }
 

@@ -5,6 +5,7 @@ package rig
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -34,6 +35,9 @@ func (p Plan) Check() error {
 		if !contains(strings.Fields(choice.allowed), choice.value) {
 			return fmt.Errorf("check plan: %s=%s: want one of %s", choice.name, choice.value, choice.allowed)
 		}
+	}
+	if p.Network == "ptp" && p.Proxy == "none" {
+		return errors.New("check plan: NETWORK=ptp serves no services: it needs PROXY=kube-proxy")
 	}
 	return nil
 }
