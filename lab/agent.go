@@ -104,8 +104,12 @@ func (n *Node) waitNextAgent(ctx context.Context, old process) error {
 	}
 }
 
+// crashes is how often an agent may end while it is waited for.
+const crashes = 5
+
 // WaitReady waits until the node's CNI plugin says that ADD would succeed.
 func (n *Node) WaitReady(ctx context.Context) error {
+	agents := map[process]bool{}
 	for {
 		err := n.Status(ctx)
 		if err == nil {
@@ -114,15 +118,25 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		if !n.holder.alive() {
 			return fmt.Errorf("%s has died: %s", n.Name, n.lastLines("holder.log", 5))
 		}
-		if stop := sleep(ctx, 50*time.Millisecond); stop != nil {
-			return fmt.Errorf("%s is not ready: %w\nlast lines of its agent's log, %s:\n%s",
-				n.Name, err, n.LogPath(), n.lastLines("agent.log", 15))
+		if p, err := n.agent(); err == nil {
+			agents[p] = true
+		}
+		stop := sleep(ctx, 50*time.Millisecond)
+		if len(agents) > crashes {
+			stop = fmt.Errorf("its agent ended %d times", crashes)
+		}
+		if stop != nil {
+			return fmt.Errorf("%s is not ready: %w: %w\nlast lines of its agent's log, %s:\n%s",
+				n.Name, stop, err, n.LogPath(), n.lastLines("agent.log", 15))
 		}
 	}
 }
 
 // LogPath is the file that has the agent's output.
 func (n *Node) LogPath() string { return n.lab.folder.node(n.Name, "agent.log") }
+
+// LastLog returns the last lines of the agent's output.
+func (n *Node) LastLog(lines int) string { return n.lastLines("agent.log", lines) }
 
 func (n *Node) lastLines(file string, count int) string {
 	b, err := os.ReadFile(n.lab.folder.node(n.Name, file))

@@ -15,6 +15,7 @@ func Down(state string) (bool, error) {
 	f := folder(state)
 	if _, err := os.Stat(f.path("lock")); errors.Is(err, fs.ErrNotExist) {
 		if findGroup(state) == "" {
+			os.Remove(state) // left empty by one who was killed at once; a folder with anything in it stays
 			return false, nil
 		}
 		// Somebody removed the folder under a running lab.

@@ -67,7 +67,10 @@ func (f folder) root(node, absolute string) string { return f.path("nodes", node
 // claim makes the folder, or takes one that is empty or a lab's. Anything else is someone's and stays untouched.
 func (f folder) claim() error {
 	entries, err := os.ReadDir(string(f))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.Mkdir(string(f), 0o755) // not its parents: they would stay behind
+	}
+	if err != nil {
 		return err
 	}
 	for _, e := range entries {
@@ -78,7 +81,7 @@ func (f folder) claim() error {
 	if len(entries) > 0 {
 		return fmt.Errorf("folder %s is neither empty nor a lab's", f)
 	}
-	return os.MkdirAll(string(f), 0o755)
+	return nil
 }
 
 // lock holds the lab for one who changes it (exclusive) or one who adds or takes a pod. It fails when another has it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/polder-net/polder/lab"
 )
@@ -185,7 +186,10 @@ Makes another program the node's agent, ends the running one by SIGTERM and wait
 	})
 }
 
-// withNode runs f on the node that the arguments name.
+// agentTimeout is how long the next agent may take to get ready.
+const agentTimeout = 30 * time.Second
+
+// withNode runs do on the node that the arguments name.
 func withNode(e env, f *flags, args []string, do func(context.Context, *lab.Node) error) error {
 	state := stateFlag(f)
 	words, err := f.parse(e, args, "NODE")
@@ -202,6 +206,8 @@ func withNode(e env, f *flags, args []string, do func(context.Context, *lab.Node
 	}
 	ctx, stop := interruptible()
 	defer stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, agentTimeout, fmt.Errorf("gave up after %s", agentTimeout))
+	defer cancel()
 	return do(ctx, node)
 }
 

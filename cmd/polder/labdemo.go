@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/polder-net/polder/lab"
@@ -63,6 +66,11 @@ func createPods(ctx context.Context, c *lab.Cluster) error {
 // suggest says what to try next.
 func (e env) suggest(c *lab.Cluster) {
 	polder := c.Bin() + "/polder"
+	if here, err := os.Getwd(); err == nil {
+		if relative, err := filepath.Rel(here, polder); err == nil && !strings.HasPrefix(relative, "..") {
+			polder = relative // lab exec keeps the working folder
+		}
+	}
 	fmt.Fprintf(e.stdout, `
 The lab stays up. What to try next, as root:
 
@@ -76,4 +84,7 @@ The lab stays up. What to try next, as root:
 
 The cluster's objects are plain manifests in %[2]s.
 `, polder, c.Manifests())
+	if c.State() != lab.DefaultState {
+		fmt.Fprintf(e.stdout, "This lab is not the usual one: add --state %s to each command.\n", c.State())
+	}
 }

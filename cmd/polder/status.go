@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,9 +86,9 @@ func writePools(w io.Writer, pools []api.Pool) {
 	t.write(w)
 }
 
-// count prints a number; the largest stands for more than anyone counts.
+// count prints a number, but not one beyond what anyone counts: the free addresses of an IPv6 prefix.
 func count(n uint64) string {
-	if n >= math.MaxInt64 {
+	if n > 1e15 {
 		return "plenty"
 	}
 	return strconv.FormatUint(n, 10)
