@@ -33,7 +33,7 @@ type NS struct {
 	once sync.Once
 }
 
-// New returns a fresh network namespace with loopback up, removed when the test ends.
+// New returns a fresh network namespace with loopback up and addresses usable at once, removed when the test ends.
 func New(t testing.TB) *NS {
 	t.Helper()
 	RequireRoot(t)
@@ -46,6 +46,11 @@ func New(t testing.TB) *NS {
 	ns.Do(func() {
 		if err := netlink.LinkSetUp(loopback()); err != nil {
 			t.Fatalf("set loopback up: %v", err)
+		}
+		// Duplicate address detection would hold back link-local addresses for a second.
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0o644)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatalf("switch off duplicate address detection: %v", err)
 		}
 	})
 	return ns
