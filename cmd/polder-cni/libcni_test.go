@@ -27,6 +27,7 @@ func newRuntime(t *testing.T, r *rig, version, plugins string) *runtime {
 	t.Helper()
 	t.Setenv("POLDER_CNI_TEST_SOCKET", r.socket)
 	t.Setenv("FAKE_IPAM_DIR", r.dir)
+	t.Setenv("GORACE", "atexit_sleep_ms=0")
 	list, err := libcni.NetworkConfFromBytes([]byte(`{"cniVersion":"` + version + `","name":"net1","plugins":[` + plugins + `]}`))
 	if err != nil {
 		t.Fatal(err)

@@ -108,6 +108,7 @@ type env map[string]string
 func (r *rig) run(name, verb, conf string, changes env) answer {
 	r.t.Helper()
 	vars := env{
+		"GORACE":      "atexit_sleep_ms=0", // with -race, this binary would wait a second for other threads at its end
 		"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": r.netns, "CNI_IFNAME": "eth0", "CNI_PATH": r.bin,
 		"POLDER_CNI_TEST_SOCKET": r.socket, "FAKE_IPAM_DIR": r.dir, "PATH": os.Getenv("PATH"),
 	}
@@ -178,7 +179,7 @@ func conf(version string, members ...string) string {
 func newNetns(t *testing.T) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{"POLDER_CNI_TEST_SLEEP=1"}
+	cmd.Env = []string{"POLDER_CNI_TEST_SLEEP=1", "GORACE=atexit_sleep_ms=0"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 { // a user namespace, in which the child is root
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
