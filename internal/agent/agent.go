@@ -89,6 +89,9 @@ type call struct {
 
 // New opens what the agent needs of the node. Nothing changes for packets until Run.
 func New(cfg Config, log *slog.Logger) (*Agent, error) {
+	if err := netdev.LoadConntrack(); err != nil {
+		log.Warn("flows that others translate cannot be told", "err", err)
+	}
 	dp, err := datapath.Open(cfg.Pins, log)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,21 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
+// openTCX is openTest for a test of tcx links. Only a kernel that is too old to have them may skip it.
+func openTCX(t *testing.T) *Datapath {
+	t.Helper()
+	d := openTest(t)
+	if d.UsesTCX() {
+		return d
+	}
+	major, minor, err := kernelVersion()
+	if err != nil || major > 6 || major == 6 && minor >= 6 {
+		t.Fatalf("Linux %d.%d has no tcx links, but should (%v)", major, minor, err)
+	}
+	t.Skip("needs tcx links (Linux 6.6); the clsact filters of older kernels are netdev's")
+	return nil
+}
+
 // inNode runs a test in a namespace with two links, "left" and "right".
 func inNode(t *testing.T, test func(left, right int)) {
 	ns, far := testnet.New(t), testnet.New(t)
@@ -59,7 +74,7 @@ func attachAll(t *testing.T, d *Datapath, want map[desired.Hook]int) []Change {
 }
 
 func TestAttachFollowsWhatIsWanted(t *testing.T) {
-	d := openTest(t)
+	d := openTCX(t)
 	inNode(t, func(left, right int) {
 		l, r := desired.Hook{Link: "left", Program: desired.FromPod}, desired.Hook{Link: "right", Program: desired.ToTunnel}
 		attachAll(t, d, map[desired.Hook]int{l: left, r: right})
@@ -82,7 +97,7 @@ func TestAttachFollowsWhatIsWanted(t *testing.T) {
 
 // Between two agents a link always runs one program of ours: the old one's, then the new one's.
 func TestTheNextAgentTakesOverWithoutDetaching(t *testing.T) {
-	d := openTest(t)
+	d := openTCX(t)
 	inNode(t, func(left, _ int) {
 		want := map[desired.Hook]int{{Link: "left", Program: desired.FromPod}: left}
 		attachAll(t, d, want)
@@ -103,7 +118,7 @@ func TestTheNextAgentTakesOverWithoutDetaching(t *testing.T) {
 }
 
 func TestAProgramThatSomebodyDetachedComesBack(t *testing.T) {
-	d := openTest(t)
+	d := openTCX(t)
 	inNode(t, func(left, _ int) {
 		hook := desired.Hook{Link: "left", Program: desired.FromPod}
 		attachAll(t, d, map[desired.Hook]int{hook: left})
@@ -125,7 +140,7 @@ func TestAProgramThatSomebodyDetachedComesBack(t *testing.T) {
 }
 
 func TestALinkPinThatSomebodyRemovedComesBack(t *testing.T) {
-	d := openTest(t)
+	d := openTCX(t)
 	inNode(t, func(left, _ int) {
 		hook := desired.Hook{Link: "left", Program: desired.FromPod}
 		attachAll(t, d, map[desired.Hook]int{hook: left})
@@ -140,7 +155,7 @@ func TestALinkPinThatSomebodyRemovedComesBack(t *testing.T) {
 }
 
 func TestAPinOfALinkThatIsGoneIsRemoved(t *testing.T) {
-	d := openTest(t)
+	d := openTCX(t)
 	ns, far := testnet.New(t), testnet.New(t)
 	testnet.Pair(t, ns, "left", far, "left")
 	ns.Do(func() {
