@@ -5,10 +5,17 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/polder-net/polder/internal/cluster"
+)
+
+const (
+	settleTimeout = 2 * time.Second
+	settlePause   = 50 * time.Microsecond
 )
 
 // Route is a route inside a pod.
@@ -20,7 +27,8 @@ type Route struct {
 
 // ActivatePod sets both ends up and gives the pod its routes: a default route in each family that it has an address
 // in, and extra ones. An extra default route takes the place of the pod's own. A default route that the pod has
-// already, by another interface, stays: the first interface wins, as with every CNI plugin.
+// already, by another interface, stays: the first interface wins, as with every CNI plugin. When it returns, the pod
+// can use its addresses. After an error the link is still there, for DeletePod.
 func (k *Kernel) ActivatePod(p cluster.LocalPod, netns *os.File, extra []Route) error {
 	if err := k.do(setUp(p.Index)); err != nil {
 		return fmt.Errorf("activate link %s: %w", p.Link, err)
@@ -50,12 +58,44 @@ func (k *Kernel) ActivatePod(p cluster.LocalPod, netns *os.File, extra []Route) 
 				return r.err
 			}
 		}
-		return nil
+		return c.settle(p.Addresses)
 	})
 	if err != nil {
 		return fmt.Errorf("activate interface %s in the pod: %w", p.Ifname, err)
 	}
 	return nil
+}
+
+// settle waits until the kernel takes in packets for the addresses. For an IPv6 address it does only once a work queue
+// got to it (addrconf_dad_work), even without duplicate address detection; a pod that starts at once would lose the
+// first answer it gets, and wait a second for the next.
+func (c *conn) settle(addrs []netip.Addr) error {
+	var waiting []netip.Addr
+	for _, a := range addrs {
+		if a.Is6() {
+			waiting = append(waiting, a)
+		}
+	}
+	for deadline := time.Now().Add(settleTimeout); len(waiting) > 0; pause(settlePause) {
+		found, err := c.lookups(waiting)
+		if err != nil {
+			return err
+		}
+		waiting = slices.DeleteFunc(waiting, func(a netip.Addr) bool { return found[a].kind == unix.RTN_LOCAL })
+		if len(waiting) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("address %s did not become usable within %s", waiting[0], settleTimeout)
+		}
+	}
+	return nil
+}
+
+// pause sleeps on the thread: time.Sleep rounds up to a millisecond when the process is idle, as its poller does.
+func pause(d time.Duration) {
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	unix.Nanosleep(&ts, nil) // cut short by a signal is fine
 }
 
 // inPod runs fn with a socket in a pod's namespace.

@@ -38,13 +38,14 @@ func (k *Kernel) deleteLink(index int, name string) error {
 		k.give(c)
 	})
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 2*time.Millisecond) {
+		pause(wait)
 		select {
 		case err := <-answer:
 			if err != nil && !gone(err) {
 				return fmt.Errorf("delete link %s: %w", name, err)
 			}
 			return nil
-		case <-time.After(wait):
+		default:
 		}
 		if replies, err := k.batch(getLink(index)); err != nil {
 			return fmt.Errorf("delete link %s: %w", name, err)

@@ -125,9 +125,9 @@ func TestWhatIsNoBusinessOfOursDoesNotSignal(t *testing.T) {
 			c.AddTable(&nftables.Table{Name: "theirs", Family: nftables.TableFamilyINet})
 			return c.Flush()
 		}},
-		{"our own deletions and additions", func() error {
+		{"our own deletions and additions of routes and rules", func() error {
 			without := n.tables()
-			without.Rules, without.Routes, without.Neighbours = nil, nil, nil
+			without.Rules, without.Routes = nil, nil
 			if _, err := n.Sync(without); err != nil {
 				return err
 			}
