@@ -92,6 +92,17 @@ func TestLifeOfALinkInEveryVersion(t *testing.T) {
 	}
 }
 
+// The bandwidth plugin, later in the chain, has queues on the link; the agent must know before the first packet.
+func TestAgentLearnsOfALimitedBandwidth(t *testing.T) {
+	r := newRig(t)
+	for id, limit := range map[string]string{"c1": `{"ingressRate":1000}`, "c2": `{}`, "c3": `null`} {
+		r.mustRun("polder-cni", "ADD", conf("1.1.0", `"runtimeConfig":{"bandwidth":`+limit+`}`), env{"CNI_CONTAINERID": id})
+		if req, _ := r.agent.last(t); req.Shaped != (id == "c1") {
+			t.Errorf("bandwidth %s: %+v", limit, req)
+		}
+	}
+}
+
 func TestDelWorksUnderAnyConfiguration(t *testing.T) {
 	r := newRig(t)
 	for name, c := range map[string]string{

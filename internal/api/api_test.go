@@ -56,6 +56,15 @@ func TestHostLinkIsStableAndFitsAName(t *testing.T) {
 	}
 }
 
+// A record of netdev's must hold the longest attachment with an address of each family.
+func TestLongestAttachmentFitsARecord(t *testing.T) {
+	longest := strings.Repeat("a", maxAttachment) + "  " // of three words
+	addresses := "255.255.255.255," + strings.Repeat("ffff:", 7) + "ffff"
+	if n := len("polder1,shaped " + longest + " " + addresses); n > 255 {
+		t.Errorf("%d bytes, an ifalias has 255", n)
+	}
+}
+
 func TestValidateRefusesWhatCannotBe(t *testing.T) {
 	good := Attachment{Network: "net-1.a_B", ContainerID: "0123abcDEF_.-", Ifname: "eth0"}
 	long := func(n int) string { return strings.Repeat("a", n) }

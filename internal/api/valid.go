@@ -11,12 +11,12 @@ import (
 )
 
 // The longest texts that a request may carry. A link's record (its ifalias) has 255 bytes for all of them and two
-// addresses, hence the limit on the three of an attachment together.
+// addresses ("polder1,shaped", blanks, one of each family), hence the limit on the three of an attachment together.
 const (
 	maxNetwork     = 63
 	maxContainerID = 128
 	maxIfname      = 15 // IFNAMSIZ with its NUL
-	maxAttachment  = 189
+	maxAttachment  = 182
 	maxNamespace   = 63
 	maxPodName     = 253
 )
