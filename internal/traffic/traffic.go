@@ -1,0 +1,190 @@
+// Package traffic is the checker of traffic: it keeps connections, new ones and datagrams going between network
+// namespaces while somebody restarts, upgrades or breaks things, and says what was lost. It is for tests only, knows
+// nothing of Polder, and measures its own noise: a control path over a plain link, in the same process, at the same
+// time.
+package traffic
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// Place is a network namespace.
+type Place interface {
+	// Do runs f on a thread in the namespace, and returns its error.
+	Do(f func() error) error
+}
+
+// End is one end of a path.
+type End struct {
+	Place
+	Addr netip.Addr
+}
+
+// Path is where traffic goes: connections and datagrams are From's, To answers.
+type Path struct {
+	Name     string
+	From, To End
+}
+
+// Load says how much traffic each path carries. What is zero is not sent.
+type Load struct {
+	Flows     int           // long-lived TCP connections
+	Every     time.Duration // between two records of 1 kB of such a connection
+	Connects  int           // new TCP connections a second
+	Datagrams int           // numbered UDP datagrams a second
+}
+
+// Full is the load that the project's bars are set for, on so many paths: 50 connections with 1 kB every 5 ms, 200 new
+// ones and 1,000 datagrams a second in all.
+func Full(paths int) Load {
+	return Load{Flows: max(1, 50/paths), Every: 5 * time.Millisecond, Connects: max(1, 200/paths), Datagrams: max(1, 1000/paths)}
+}
+
+// patience is how long an answer may take before it counts as lost. It is far beyond what a busy machine or TCP's
+// first retransmissions need: what is asserted must not depend on time.
+const patience = 15 * time.Second
+
+// Run is traffic that flows.
+type Run struct {
+	paths   []*path
+	before  map[Place]counters
+	stop    chan struct{}
+	running sync.WaitGroup
+	started time.Time
+}
+
+// path is a path with what runs on it.
+type path struct {
+	Path
+	control   bool
+	server    *server
+	flows     []*flow
+	connects  *connects
+	datagrams *datagrams
+}
+
+// Start starts the load on every path, and the same on the control path. It returns when all long-lived connections
+// stand and one round of each kind has gone through.
+func Start(paths []Path, control Path, load Load) (*Run, error) {
+	r := &Run{stop: make(chan struct{}), before: map[Place]counters{}, started: time.Now()}
+	for i, p := range append(paths[:len(paths):len(paths)], control) {
+		r.paths = append(r.paths, &path{Path: p, control: i == len(paths)})
+	}
+	for _, p := range r.paths {
+		if err := r.prepare(p, load); err != nil {
+			r.close()
+			return nil, fmt.Errorf("start traffic on path %s: %w", p.Name, err)
+		}
+	}
+	for _, p := range r.paths {
+		r.launch(p)
+	}
+	return r, nil
+}
+
+// prepare opens everything of a path that stays open.
+func (r *Run) prepare(p *path, load Load) (err error) {
+	for _, e := range []End{p.From, p.To} {
+		if err := e.Do(noTailLossProbes); err != nil {
+			return err
+		}
+		if _, ok := r.before[e.Place]; ok {
+			continue
+		}
+		if r.before[e.Place], err = readCounters(e.Place); err != nil {
+			return err
+		}
+	}
+	if p.server, err = listen(p.To); err != nil {
+		return err
+	}
+	r.running.Go(p.server.accept)
+	for range load.Flows {
+		f, err := openFlow(p.From, p.server.tcpAddr(), load.Every)
+		if err != nil {
+			return err
+		}
+		p.flows = append(p.flows, f)
+	}
+	if load.Connects > 0 {
+		p.connects = &connects{from: p.From, to: p.server.tcpAddr(), every: time.Second / time.Duration(load.Connects),
+			finished: make(chan struct{})}
+		if err := p.From.Do(p.connects.one); err != nil {
+			return err
+		}
+	}
+	if load.Datagrams > 0 {
+		p.datagrams, err = openDatagrams(p.From, p.server, time.Second/time.Duration(load.Datagrams))
+	}
+	return err
+}
+
+func (r *Run) launch(p *path) {
+	for _, f := range p.flows {
+		r.running.Go(func() { f.write(r.stop) })
+		r.running.Go(f.read)
+	}
+	if p.connects != nil {
+		r.running.Go(func() { p.connects.run(r.stop) })
+	}
+	if p.datagrams != nil {
+		r.running.Go(func() { p.datagrams.send(r.stop) })
+		r.running.Go(p.datagrams.receive)
+	}
+}
+
+// Stop ends the traffic, waits for what is still on its way, and reports.
+func (r *Run) Stop() (Report, error) {
+	took := time.Since(r.started)
+	close(r.stop)
+	for _, p := range r.paths {
+		for _, f := range p.flows {
+			f.wait()
+		}
+		if p.connects != nil {
+			<-p.connects.finished
+		}
+		if p.datagrams != nil {
+			p.datagrams.drain()
+		}
+	}
+	report := r.report(took)
+	r.close()
+	r.running.Wait()
+	var errs []error
+	for place, before := range r.before {
+		after, err := readCounters(place)
+		errs = append(errs, err)
+		report.Counters.add(after.minus(before))
+	}
+	return report, errors.Join(errs...)
+}
+
+// close closes all sockets; whatever still waits on one ends.
+func (r *Run) close() {
+	for _, p := range r.paths {
+		for _, f := range p.flows {
+			f.conn.Close()
+		}
+		if p.datagrams != nil {
+			p.datagrams.conn.Close()
+		}
+		if p.server != nil {
+			p.server.close()
+		}
+	}
+}
+
+// noTailLossProbes makes TCP send again only what was lost: without probes (RFC 8985, 7), a machine that is too busy
+// to acknowledge in time causes nothing but waiting.
+func noTailLossProbes() error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_early_retrans", []byte("0"), 0); err != nil {
+		return fmt.Errorf("turn tail loss probes off: %w", err)
+	}
+	return nil
+}
