@@ -80,16 +80,39 @@ func (n *Node) UpgradeAgent(ctx context.Context, program string) error {
 	return n.RestartAgent(ctx)
 }
 
-// SetAgent makes a program the one that is started when the node's agent has ended the next time.
+// SetAgent makes a program the one that is started when the node's agent has ended the next time. The node takes a copy,
+// and one of the polder-cni beside it; where there is none, of the lab's: an agent installs the one it finds at its
+// side.
 func (n *Node) SetAgent(program string) error {
-	path, err := filepath.Abs(program)
+	if info, err := os.Stat(program); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return fmt.Errorf("%s is not a program", program)
+	}
+	plugin := filepath.Join(filepath.Dir(program), "polder-cni")
+	if _, err := os.Stat(plugin); err != nil {
+		plugin = filepath.Join(n.lab.record.Bin, "polder-cni")
+	}
+	bin := n.lab.folder.node(n.Name, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return err
+	}
+	agent := filepath.Join(bin, "polder-agent")
+	if err := errors.Join(copyProgram(program, agent), copyProgram(plugin, filepath.Join(bin, "polder-cni"))); err != nil {
+		return fmt.Errorf("copy program for %s: %w", n.Name, err)
+	}
+	return writeFile(n.lab.folder.node(n.Name, "agent.path"), []byte(agent+"\n"))
+}
+
+// copyProgram replaces a program that may be running.
+func copyProgram(from, to string) error {
+	b, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	if info, err := os.Stat(path); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-		return fmt.Errorf("%s is not a program", program)
+	temporary, err := writeTemporary(to, b)
+	if err != nil {
+		return err
 	}
-	return writeFile(n.lab.folder.node(n.Name, "agent.path"), []byte(path+"\n"))
+	return errors.Join(os.Chmod(temporary, 0o755), os.Rename(temporary, to))
 }
 
 // waitNextAgent waits until an agent other than old runs and is ready.

@@ -1,0 +1,13 @@
+package lab_test
+
+import (
+	"testing"
+
+	"github.com/polder-net/polder/internal/testnet"
+	"github.com/polder-net/polder/lab/labtest"
+)
+
+// programs are shared by the tests of this package.
+var programs labtest.Programs
+
+func TestMain(m *testing.M) { testnet.Main(m, programs.Close) }
