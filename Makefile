@@ -1,0 +1,60 @@
+# Polder. "make help" says what there is. All targets work from a fresh clone with Go, make and, where they say so, root.
+SHELL := /bin/bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+ROOT := $(filter 0,$(shell id -u))
+BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+PROGRAMS := bin/polder-agent bin/polder bin/polder-cni
+MODULES := . e2e tools
+
+.DEFAULT_GOAL := all
+.PHONY: all generate check test fuzz bench lab e2e e2e-smoke stats image help deps $(PROGRAMS)
+
+all: $(PROGRAMS) ## build bin/: the agent, the command line, the CNI plugin
+$(PROGRAMS):
+	$(BUILD) -o $@ ./cmd/$(@F)
+
+deps: # what generate and check need besides Go; root installs what is missing
+	@.ci/deps clang-14 llvm-14 clang-format-14 libbpf-dev linux-libc-dev
+
+generate: deps ## compile bpf/ and generate its Go types, with clang 14
+	go generate ./...
+
+check: deps ## format, vet, staticcheck, the rules of the tree, and generated files are current
+	@echo "== gofmt"; out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "$$out: run gofmt -w"; exit 1; }
+	@echo "== clang-format"; clang-format-14 --dry-run -Werror bpf/*
+	@set -e; for m in $(MODULES); do echo "== vet, staticcheck $$m"; (cd $$m && go vet ./...); \
+		go build -C tools -o ../bin/tools/ honnef.co/go/tools/cmd/staticcheck; (cd $$m && $(CURDIR)/bin/tools/staticcheck ./...); done
+	@echo "== rules"; go test -count=1 . && go run -C tools ./sizes -check ..
+	@echo "== generated files"; go generate ./... && git diff --exit-code -- '*_bpfel.go' '*_bpfel.o'
+
+test: ## run all tests; as root, those that need a kernel of their own, too
+	$(if $(ROOT),POLDER_ROOT_TESTS=1) go test $(TESTFLAGS) ./...
+	@set -e; for m in $(filter-out .,$(MODULES)); do (cd $$m && go test $(TESTFLAGS) ./...); done
+
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' cmd internal lab | while read -r f; do \
+		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$f"); do \
+			echo "== $$t"; go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$f")"; done; done
+
+bench: all ## measure against the baselines, and write docs/benchmarks.md (root)
+	go run ./bench $(BENCHFLAGS)
+
+lab: all ## start a cluster on this machine, check every law with packets, leave it running (root)
+	bin/polder lab down
+	bin/polder lab demo $(LABFLAGS)
+
+image: all ## write the container image dist/polder.tar, without Docker
+	go run ./deploy/image -o dist/polder.tar $(PROGRAMS)
+
+e2e: image ## a real Kubernetes and the upstream suite: FOCUS= SKIP= PROCS= NODES= FAMILY= PROXY= (root)
+	cd e2e && go run .
+
+e2e-smoke: image ## the same with a handful of fast tests (root)
+	cd e2e && go run . smoke
+
+stats: all ## sizes: packages, functions, files, programs
+	@go run -C tools ./sizes .. && echo && ls -l --block-size=KiB $(PROGRAMS) | awk '{ printf "%9s  %s\n", $$5, $$9 }'
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
