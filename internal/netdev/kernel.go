@@ -149,14 +149,6 @@ func firstError(replies []reply, err error) error {
 	return nil
 }
 
-// needIPv6 is the error for everything that needs IPv6 on a kernel without.
-func (k *Kernel) needIPv6() error {
-	if k.ipv6 {
-		return nil
-	}
-	return ErrNoIPv6
-}
-
 func family(ipv4 bool) uint8 {
 	if ipv4 {
 		return unix.AF_INET

@@ -2,7 +2,6 @@ package netdev
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -11,7 +10,7 @@ import (
 )
 
 const (
-	linkPrefix = "pdr"
+	linkPrefix = cluster.LinkPrefix
 	linkDigits = 11 // with the prefix 14, of 15 that the kernel allows (IFNAMSIZ)
 
 	recordVersion = "polder1"
@@ -21,8 +20,7 @@ const (
 
 // LinkName is the name of the host side of an attachment's link.
 func LinkName(network, containerID, ifname string) string {
-	sum := sha256.Sum256([]byte(network + "/" + containerID + "/" + ifname))
-	return linkPrefix + hex.EncodeToString(sum[:])[:linkDigits]
+	return cluster.LinkName(network, containerID, ifname)
 }
 
 // isPodLink says whether a name is one that LinkName gives.

@@ -11,12 +11,6 @@ import (
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// identity is what of a pod a record holds.
-func identity(p cluster.LocalPod) cluster.LocalPod {
-	return cluster.LocalPod{Network: p.Network, ContainerID: p.ContainerID, Ifname: p.Ifname,
-		Namespace: p.Namespace, Name: p.Name, Addresses: p.Addresses}
-}
-
 func TestARecordComesBackAsItWasWritten(t *testing.T) {
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 0))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,6 +32,7 @@ func Main(m *testing.M, after ...func() error) {
 		}
 		os.Exit(finish(Run(m), after))
 	}
+	runtime.LockOSThread() // Pdeathsig is about the thread that started the process
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), inside+"=1")
