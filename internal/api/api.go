@@ -4,10 +4,10 @@
 package api
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"net/netip"
+
+	"github.com/polder-net/polder/internal/cluster"
 )
 
 // Socket is where the agent listens.
@@ -38,10 +38,9 @@ type Attachment struct {
 }
 
 // HostLink is the name of the host side of an attachment's link: the same for every ADD of it, and known without
-// asking anybody. The parts cannot contain a slash, so different attachments have different texts.
+// asking anybody.
 func (a Attachment) HostLink() string {
-	sum := sha256.Sum256([]byte(a.Network + "/" + a.ContainerID + "/" + a.Ifname))
-	return "pdr" + hex.EncodeToString(sum[:])[:11]
+	return cluster.LinkName(a.Network, a.ContainerID, a.Ifname)
 }
 
 // Request is one request. Add and Check carry the pod's network namespace as a file descriptor beside it; Del does

@@ -1,6 +1,10 @@
 package cluster
 
-import "net/netip"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+)
 
 // MAC is an Ethernet address. An array, so that rows which hold one can be compared.
 type MAC [6]byte
@@ -61,3 +65,14 @@ type LocalPod struct {
 	// Shaped: somebody limits the pod's bandwidth by queues on its link, so its packets must pass through them.
 	Shaped bool
 }
+
+// LinkName is the name of the host side of an attachment's link: the same for every ADD of it, and known without asking
+// anybody. The parts hold no slash, so different attachments have different texts. 14 bytes of the 15 that the
+// kernel allows.
+func LinkName(network, containerID, ifname string) string {
+	sum := sha256.Sum256([]byte(network + "/" + containerID + "/" + ifname))
+	return LinkPrefix + hex.EncodeToString(sum[:])[:11]
+}
+
+// LinkPrefix begins the name of every pod's link.
+const LinkPrefix = "pdr"
