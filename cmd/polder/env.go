@@ -76,7 +76,7 @@ func commands() []command {
 		{name: "pods", short: "the pods of this node", run: pods},
 		{name: "check", short: "prove with packets that the network keeps its laws", run: check},
 		{name: "lab", short: "a cluster on this machine, to try things out", group: labCommands()},
-		{name: "version", short: "the version of this program", run: version},
+		{name: "version", short: "the version of this program", run: showVersion},
 		{name: "probe", hidden: true, run: probeNode},
 	}
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/polder-net/polder/internal/api"
 )
 
+// version is set by the linker.
+var version = "dev"
+
 func main() {
 	e := env{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -26,16 +25,16 @@ type station struct {
 }
 
 // open listens on all addresses of all endpoints. What cannot listen says why in the endpoint: the coordinator judges.
-func (s *station) open(own *os.File, node []netip.Addr, pods []Namespace) []endpoint {
+func (s *station) open(own *os.File, node []netip.Addr, pods []Namespace) ([]endpoint, error) {
 	endpoints := make([]endpoint, 1+len(pods))
-	runtime.LockOSThread()
-	defer leave(own)
-	endpoints[0].Listeners = s.listenAll(own, nil, node, 0)
-	for i, p := range pods {
-		endpoints[i+1] = endpoint{Link: p.Link, Ifname: p.Ifname, MTU: p.MTU}
-		endpoints[i+1].Listeners = s.listenAll(own, p.Netns, p.Addresses, i+1)
-	}
-	return endpoints
+	err := away(func() {
+		endpoints[0].Listeners = s.listenAll(own, nil, node, 0)
+		for i, p := range pods {
+			endpoints[i+1] = endpoint{Link: p.Link, Ifname: p.Ifname, MTU: p.MTU}
+			endpoints[i+1].Listeners = s.listenAll(own, p.Netns, p.Addresses, i+1)
+		}
+	})
+	return endpoints, err
 }
 
 func (s *station) listenAll(own, netns *os.File, addresses []netip.Addr, id int) []listener {

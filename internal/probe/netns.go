@@ -21,12 +21,21 @@ func enter(own, netns *os.File) error {
 	return nil
 }
 
-// leave moves the calling thread back and unlocks it. A thread that cannot go back stays locked, and so ends with its
-// goroutine.
-func leave(own *os.File) {
-	if enter(own, nil) == nil {
+// away runs f on a thread that f may move into network namespaces; afterwards the thread goes home. One that cannot
+// ends with its goroutine.
+func away(f func()) error {
+	runtime.LockOSThread()
+	home, err := ownNetns()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer home.Close()
+	f()
+	if enter(home, nil) == nil {
 		runtime.UnlockOSThread()
 	}
+	return nil
 }
 
 // ownNetns opens the namespace of the calling thread.

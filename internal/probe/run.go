@@ -161,7 +161,8 @@ func plan(ends []*end, pairs []pair) []trial {
 	return trials
 }
 
-var kinds = [...]kind{tcp, udp, full}
+// kinds are the dials of a trial.
+func kinds() [3]kind { return [...]kind{tcp, udp, full} }
 
 // dialAll carries all trials out, each dial by the prober of the node that it comes from, and returns how many.
 func dialAll(sessions []*session, trials []trial, progress func(done, total, failed int)) int {
@@ -171,14 +172,14 @@ func dialAll(sessions []*session, trials []trial, progress func(done, total, fai
 		if t.at.Error != "" {
 			continue // nobody listens
 		}
-		for k, kind := range kinds {
+		for k, kind := range kinds() {
 			port := t.at.UDP
 			if kind == tcp {
 				port = t.at.TCP
 			}
 			s := t.from.session
 			dials[s] = append(dials[s], dial{
-				ID: i*len(kinds) + k, From: t.from.id, Kind: kind, To: t.at.Address, Port: port,
+				ID: i*len(kinds()) + k, From: t.from.id, Kind: kind, To: t.at.Address, Port: port,
 			})
 			total++
 		}
@@ -188,7 +189,7 @@ func dialAll(sessions []*session, trials []trial, progress func(done, total, fai
 	got := func(r result) {
 		mu.Lock()
 		defer mu.Unlock()
-		trials[r.ID/len(kinds)].results[kinds[r.ID%len(kinds)]] = r
+		trials[r.ID/len(kinds())].results[kinds()[r.ID%len(kinds())]] = r
 		done++
 		if r.Error != "" {
 			failed++

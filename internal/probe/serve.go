@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 )
 
@@ -27,13 +26,12 @@ func Serve(in io.Reader, out io.Writer, find func() ([]Namespace, error)) error 
 	}
 	own, err := ownNetns()
 	if err != nil {
-		return errors.Join(err, encoder.Encode(fromProber{Ready: &ready{Error: err.Error()}}))
+		return refuse(encoder, err)
 	}
 	defer own.Close()
 	pods, err := find()
 	if err != nil {
-		err = fmt.Errorf("find pods: %w", err)
-		return errors.Join(err, encoder.Encode(fromProber{Ready: &ready{Error: err.Error()}}))
+		return refuse(encoder, fmt.Errorf("find pods: %w", err))
 	}
 	defer func() {
 		for _, p := range pods {
@@ -42,11 +40,19 @@ func Serve(in io.Reader, out io.Writer, find func() ([]Namespace, error)) error 
 	}()
 	s := &station{node: first.Hello.Node}
 	defer s.close()
-	endpoints := s.open(own, unmapped(first.Hello.Addresses), pods)
+	endpoints, err := s.open(own, unmapped(first.Hello.Addresses), pods)
+	if err != nil {
+		return refuse(encoder, err)
+	}
 	if err := encoder.Encode(fromProber{Ready: &ready{Endpoints: endpoints}}); err != nil {
 		return fmt.Errorf("write to coordinator: %w", err)
 	}
 	return serveDials(decoder, encoder, own, pods)
+}
+
+// refuse tells the coordinator why there is no prober.
+func refuse(encoder *json.Encoder, err error) error {
+	return errors.Join(err, encoder.Encode(fromProber{Ready: &ready{Error: err.Error()}}))
 }
 
 func unmapped(addresses []netip.Addr) []netip.Addr {
@@ -63,10 +69,13 @@ func serveDials(decoder *json.Decoder, encoder *json.Encoder, own *os.File, pods
 	var working sync.WaitGroup
 	for range workers {
 		working.Go(func() {
-			runtime.LockOSThread()
-			defer leave(own)
-			for d := range jobs {
-				results <- d.from(own, pods)
+			err := away(func() {
+				for d := range jobs {
+					results <- d.from(own, pods)
+				}
+			})
+			if err != nil { // no descriptors: there are others that work, or the coordinator gives up
+				results <- result{ID: -1, Error: err.Error()}
 			}
 		})
 	}
