@@ -123,7 +123,7 @@ func (a *Agent) untake(addrs []netip.Addr) {
 // cool frees an address that was used: in the pinned map first, since that is what survives.
 func (a *Agent) cool(addr netip.Addr) error {
 	pool := a.pools[addr.Is4()]
-	if pool == nil || !pool.Prefix().Contains(addr) {
+	if pool != nil && !pool.Prefix().Contains(addr) {
 		return nil // a delegated plugin's
 	}
 	now, err := datapath.SinceBoot()
@@ -135,7 +135,9 @@ func (a *Agent) cool(addr netip.Addr) error {
 		return err
 	}
 	a.reserved[addr] = r
-	pool.Cool(addr, now)
+	if pool != nil { // else the cluster has not been read yet, and the pool will begin with what is reserved
+		pool.Cool(addr, now)
+	}
 	return nil
 }
 
@@ -195,7 +197,7 @@ func (a *Agent) release(at api.Attachment) api.Response {
 
 // free cools an address that was held by a reservation, or just forgets one that is no longer ours to give.
 func (a *Agent) free(addr netip.Addr) error {
-	if pool := a.pools[addr.Is4()]; pool != nil && pool.Prefix().Contains(addr) {
+	if pool := a.pools[addr.Is4()]; pool == nil || pool.Prefix().Contains(addr) {
 		return a.cool(addr)
 	}
 	if err := a.datapath.DeleteReservation(addr); err != nil {

@@ -73,6 +73,8 @@ type Agent struct {
 	syncErr  error // why the last sync was not whole
 	synced   bool  // once, at least
 
+	installed bool // the plugin, by this process
+
 	calls    chan call
 	repairs  []api.Repair
 	status   atomic.Pointer[api.NodeReport] // what the loop shows to others
@@ -82,6 +84,7 @@ type Agent struct {
 
 // call is a request on its way through the loop.
 type call struct {
+	ctx   context.Context // done: the caller has gone, and may have asked for the opposite since
 	req   api.Request
 	netns *os.File
 	reply chan<- api.Response
@@ -192,7 +195,10 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 		case <-ctx.Done():
 			return nil
 		case c := <-a.calls:
-			c.reply <- a.answer(c.req, c.netns)
+			if c.ctx.Err() == nil {
+				c.reply <- a.answer(c.req, c.netns)
+			}
+			close(c.reply)
 			continue
 		case <-a.cfg.Source.Changed():
 		case <-tick.C:
@@ -215,11 +221,13 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 func (a *Agent) send(ctx context.Context, req api.Request, netns *os.File) api.Response {
 	reply := make(chan api.Response, 1)
 	select {
-	case a.calls <- call{req, netns, reply}:
-		return <-reply // the loop uses netns until it has answered
+	case a.calls <- call{ctx, req, netns, reply}:
+		if resp, ok := <-reply; ok { // the loop uses netns until it has answered
+			return resp
+		}
 	case <-ctx.Done():
-		return refuse(api.CodeTryAgain, "the agent is busy or stopping")
 	}
+	return refuse(api.CodeTryAgain, "the agent is busy or stopping")
 }
 
 // announce tells the cluster that this node's network is up, as soon as it is.

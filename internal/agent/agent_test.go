@@ -308,16 +308,18 @@ func TestGCRemovesWhatIsNotListedAndNothingElse(t *testing.T) {
 
 func TestNothingIsDeletedBeforeTheClusterHasBeenRead(t *testing.T) {
 	n := newNode(t, oneNode("10.0.1.0/24"))
-	pod := testnet.New(t)
+	pod, other := testnet.New(t), testnet.New(t)
 	n.add("a", pod.File())
+	n.add("b", other.File())
 	n.stop()
 	known := n.source.Latest()
 	n.source.say(nil)
 	n.start()
-	n.refused(api.CodeTryAgain, api.Request{Verb: api.Add, Attachment: at("b")}, pod.File())
+	n.refused(api.CodeTryAgain, api.Request{Verb: api.Add, Attachment: at("c")}, pod.File())
+	n.del("b") // pods can end meanwhile
 	n.source.say(known)
 	n.eventually("the pod is known", func() bool { return len(n.report().Pods) == 1 })
-	if c := n.counts(); c.Used != 1 {
+	if c := n.counts(); c.Used != 1 || c.Cooling != 1 {
 		t.Fatalf("%+v", c)
 	}
 }

@@ -24,7 +24,7 @@ func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 	if !a.synced {
 		a.sync() // the cluster's state may have come a moment ago
 	}
-	if !a.synced {
+	if !a.synced && !needsNoCluster(req.Verb) {
 		code := uint(api.CodeTryAgain)
 		if req.Verb == api.Status {
 			code = api.CodeNotAvailable
@@ -51,6 +51,10 @@ func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 	}
 	return refuse(api.CodeInternal, fmt.Sprintf("unknown verb %q", req.Verb))
 }
+
+// needsNoCluster: taking away needs what the kernel says and nothing else, so that pods can end while no API server
+// answers.
+func needsNoCluster(v api.Verb) bool { return v == api.Del || v == api.Release || v == api.GC }
 
 func refuse(code uint, msg string) api.Response {
 	return api.Response{Error: &api.Error{Code: code, Msg: msg}}

@@ -24,15 +24,8 @@ const (
 // installCNI puts the plugin and then the network's configuration in place. The configuration comes last: it is what
 // tells the runtime that pods may start here.
 func (a *Agent) installCNI() error {
-	if a.cfg.CNIBin != "" {
-		if err := os.MkdirAll(a.cfg.CNIBin, 0o755); err != nil {
-			return fmt.Errorf("make plugin folder: %w", err)
-		}
-		for _, name := range []string{pluginName, ipamName} {
-			if err := copyProgram(a.cfg.Plugin, filepath.Join(a.cfg.CNIBin, name)); err != nil {
-				return fmt.Errorf("install plugin %s: %w", name, err)
-			}
-		}
+	if err := a.installPlugin(); err != nil {
+		return err
 	}
 	if a.cfg.CNINet == "" || len(a.pools) == 0 {
 		return nil
@@ -48,6 +41,27 @@ func (a *Agent) installCNI() error {
 		return fmt.Errorf("make CNI configuration folder: %w", err)
 	}
 	return replaceFile(filepath.Join(a.cfg.CNINet, conflistName), body, 0o644)
+}
+
+// installPlugin copies the plugin under both of its names: once a start, and again when somebody removed it.
+func (a *Agent) installPlugin() error {
+	if a.cfg.CNIBin == "" {
+		return nil
+	}
+	if err := os.MkdirAll(a.cfg.CNIBin, 0o755); err != nil {
+		return fmt.Errorf("make plugin folder: %w", err)
+	}
+	for _, name := range []string{pluginName, ipamName} {
+		to := filepath.Join(a.cfg.CNIBin, name)
+		if _, err := os.Stat(to); err == nil && a.installed {
+			continue
+		}
+		if err := copyProgram(a.cfg.Plugin, to); err != nil {
+			return fmt.Errorf("install plugin %s: %w", name, err)
+		}
+	}
+	a.installed = true
+	return nil
 }
 
 // ownConfiguration finds a configuration of the user's that names Polder's plugins: then theirs is the one.
