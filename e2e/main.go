@@ -56,6 +56,9 @@ func run(ctx context.Context, arguments []string) error {
 	case "exec":
 		return c.exec(ctx, arguments)
 	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%s: needs root", command)
+	}
 	release, err := c.lock()
 	if err != nil {
 		return err
