@@ -22,7 +22,7 @@ func kubeNode(name, address, cidr string) *corev1.Node {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name)}}
 	n.Labels = map[string]string{"kubernetes.io/hostname": name, "node.kubernetes.io/instance-type": "m5.large"}
 	n.Annotations = map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
-	n.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:" : "` + strings.Repeat("x", 2000) + `"}`)}}}
+	n.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: metav1.NewFieldsV1(`{"f:" : "` + strings.Repeat("x", 2000) + `"}`)}}
 	n.Spec.PodCIDRs = []string{cidr}
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}, {Type: corev1.NodeHostName, Address: name}}
 	for i := range 40 {
