@@ -27,7 +27,7 @@ void bpf_ct_release(struct nf_conn *ct) __ksym;
 enum { STATUS_NAT_MASK = 1 << 4 | 1 << 5 }; // IPS_SRC_NAT | IPS_DST_NAT
 
 static __always_inline _Bool tuple_is_translated(struct __sk_buff *ctx, struct bpf_sock_tuple *tuple, __u32 size,
-						  __u8 proto)
+						 __u8 proto)
 {
 	struct bpf_ct_opts___polder opts = {.netns_id = BPF_F_CURRENT_NETNS, .l4proto = proto};
 	struct nf_conn *ct = bpf_skb_ct_lookup(ctx, tuple, size, &opts, sizeof(opts));
@@ -41,7 +41,7 @@ static __always_inline _Bool tuple_is_translated(struct __sk_buff *ctx, struct b
 }
 
 static __always_inline _Bool flow_is_translated(struct __sk_buff *ctx, const struct addr *src, const struct addr *dst,
-						 __be16 sport, __be16 dport, __u8 proto)
+						__be16 sport, __be16 dport, __u8 proto)
 {
 	struct bpf_sock_tuple tuple = {};
 

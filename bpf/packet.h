@@ -99,8 +99,7 @@ static __always_inline _Bool addr_is_local_only(const struct addr *a)
 
 	if (addr_is_v4(a))
 		return net == 0 || net == bpf_htonl(0x7f000000);
-	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == 0 &&
-	       (a->word[3] == 0 || a->word[3] == bpf_htonl(1));
+	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == 0 && (a->word[3] == 0 || a->word[3] == bpf_htonl(1));
 }
 
 static __always_inline _Bool is_icmp_error(const struct packet *p)

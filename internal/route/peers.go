@@ -181,7 +181,7 @@ func (c *compiler) tunnelMTU(ipv4 bool, path int) {
 	}
 	c.limit(mtu)
 	if c.Tunnel == nil {
-		c.Tunnel = &TunnelDevice{Name: TunnelName, MTU: mtu, Port: TunnelPort, MAC: tunnelMAC}
+		c.Tunnel = &TunnelDevice{Name: TunnelName, MTU: mtu, Port: TunnelPort, MAC: tunnelMAC()}
 	}
 	c.Tunnel.MTU = min(c.Tunnel.MTU, mtu)
 }

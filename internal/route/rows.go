@@ -94,5 +94,5 @@ const (
 	TunnelTable = 28783
 )
 
-// TunnelMAC is the address of every node's tunnel device: locally administered.
-var tunnelMAC = cluster.MAC{0x02, 'p', 'o', 'l', 'd', 'r'}
+// tunnelMAC is the address of every node's tunnel device: locally administered.
+func tunnelMAC() cluster.MAC { return cluster.MAC{0x02, 'p', 'o', 'l', 'd', 'r'} }
