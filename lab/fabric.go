@@ -1,11 +1,14 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -165,6 +168,10 @@ func addressNode(n nodeRecord, router bool) error {
 	if err != nil {
 		return err
 	}
+	// The link-local address, too, is usable at once: neighbours are asked for from it.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0); err != nil {
+		return err
+	}
 	for _, p := range n.Addresses {
 		if err := addAddress(link, p); err != nil {
 			return err
@@ -180,6 +187,23 @@ func addressNode(n nodeRecord, router bool) error {
 		}
 	}
 	return nil
+}
+
+// awaitAddresses waits until the kernel has joined the groups by which the IPv6 addresses of the calling thread's
+// namespace are asked for: it does so in the background, and clears the flag then.
+func awaitAddresses(ctx context.Context) error {
+	for {
+		list, err := netlink.AddrList(nil, unix.AF_INET6)
+		if err != nil {
+			return fmt.Errorf("list addresses: %w", err)
+		}
+		if !slices.ContainsFunc(list, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 }) {
+			return nil
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("wait for addresses: %w", err)
+		}
+	}
 }
 
 // addAddress adds an address that is usable at once: nobody else can have it, so duplicates are not looked for.

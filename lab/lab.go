@@ -220,6 +220,9 @@ func (c *Cluster) waitReady(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Deadline, fmt.Errorf("gave up after %s", o.Deadline))
 	defer cancel()
 	for _, n := range c.Nodes() {
+		if err := n.Do(func() error { return awaitAddresses(ctx) }); err != nil {
+			return err
+		}
 		if err := n.WaitReady(ctx); err != nil {
 			return err
 		}

@@ -252,8 +252,8 @@ func writeCheck(w io.Writer, r probe.Report) {
 		t.add(fmt.Sprint(l.Number), l.Text, checked, fmt.Sprint(l.Passed), fmt.Sprint(l.Failed))
 	}
 	t.write(w)
-	fmt.Fprintf(w, "\n%d nodes, %d pods, %d probes in %.1f s. Pairs are ordered and counted once a family;\n"+
-		"law 5 counts addresses.\n", r.Nodes, r.Pods, r.Probes, r.Seconds)
+	fmt.Fprintf(w, "\n%d ordered pairs of %d nodes and %d pods, %d probes, %.1f s.\n", r.Pairs, r.Nodes, r.Pods, r.Probes, r.Seconds)
+	fmt.Fprintln(w, "A pair counts once for each address family; law 5 counts addresses.")
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "Note: %s.\n", note)
 	}
