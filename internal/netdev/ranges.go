@@ -11,6 +11,10 @@ type addrRange struct {
 	first, next netip.Addr
 }
 
+// String says the range in words that mean the same in every process: printed by its fields, an address shows where
+// in memory its zone is, which differs from start to start.
+func (r addrRange) String() string { return r.first.String() + "-" + r.next.String() }
+
 // ranges turns the prefixes of one family into the fewest ranges that hold the same addresses, in order. The pod
 // CIDRs of a cluster mostly touch: those of thousands of nodes become one range.
 func ranges(prefixes []netip.Prefix, ipv4 bool) []addrRange {

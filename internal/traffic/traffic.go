@@ -56,6 +56,7 @@ type Run struct {
 	stop    chan struct{}
 	running sync.WaitGroup
 	started time.Time
+	ended   func() (Report, error) // once
 }
 
 // path is a path with what runs on it.
@@ -72,6 +73,7 @@ type path struct {
 // stand and one round of each kind has gone through.
 func Start(paths []Path, control Path, load Load) (*Run, error) {
 	r := &Run{stop: make(chan struct{}), before: map[Place]counters{}, started: time.Now()}
+	r.ended = sync.OnceValues(r.end)
 	for i, p := range append(paths[:len(paths):len(paths)], control) {
 		r.paths = append(r.paths, &path{Path: p, control: i == len(paths)})
 	}
@@ -138,8 +140,10 @@ func (r *Run) launch(p *path) {
 	}
 }
 
-// Stop ends the traffic, waits for what is still on its way, and reports.
-func (r *Run) Stop() (Report, error) {
+// Stop ends the traffic, waits for what is still on its way, and reports. Called again, it reports the same.
+func (r *Run) Stop() (Report, error) { return r.ended() }
+
+func (r *Run) end() (Report, error) {
 	took := time.Since(r.started)
 	close(r.stop)
 	for _, p := range r.paths {
