@@ -22,9 +22,13 @@ func Render(t desired.Tables, problems []cluster.Problem) string {
 	rows(&out, t.Rules, func(r route.Rule) string { return r.From.String() },
 		func(r route.Rule, _ bool) string { return fmt.Sprintf("rule from %s table %d", r.From, r.Table) })
 	rows(&out, t.Neighbours, func(k route.NeighbourKey) string { return k.Link + k.Addr.String() },
-		func(k route.NeighbourKey, _ cluster.MAC) string { return fmt.Sprintf("neighbour %s %s", k.Link, k.Addr) })
+		func(k route.NeighbourKey, _ cluster.MAC) string {
+			return fmt.Sprintf("neighbour %s %s", k.Link, k.Addr)
+		})
 	rows(&out, t.Hooks, func(h desired.Hook) string { return h.Link + string(h.Program) },
-		func(h desired.Hook, index int) string { return fmt.Sprintf("program %s %d %s", h.Link, index, h.Program) })
+		func(h desired.Hook, index int) string {
+			return fmt.Sprintf("program %s %d %s", h.Link, index, h.Program)
+		})
 	if t.Tunnel != nil {
 		fmt.Fprintf(&out, "tunnel-device %s mtu %d port %d\n", t.Tunnel.Name, t.Tunnel.MTU, t.Tunnel.Port)
 	}
