@@ -36,8 +36,8 @@ func (k *Kernel) CreatePod(p cluster.LocalPod, netns *os.File) (cluster.LocalPod
 	if err != nil {
 		return p, err
 	}
-	if hasIPv6(p) && !k.ipv6 {
-		return p, fmt.Errorf("create link %s: address %v: %w", p.Link, p.Addresses, ErrNoIPv6)
+	if err := k.possible(p, netns); err != nil {
+		return p, fmt.Errorf("create link %s: %w", p.Link, err)
 	}
 	host, err := k.createVeth(p, netns)
 	if err != nil {
@@ -50,6 +50,26 @@ func (k *Kernel) CreatePod(p cluster.LocalPod, netns *os.File) (cluster.LocalPod
 	}
 	return p, nil
 }
+
+// possible says why a pod's link cannot be made, before anything is.
+func (k *Kernel) possible(p cluster.LocalPod, netns *os.File) error {
+	var own, pod unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(k.netns.Fd()), &own), unix.Fstat(int(netns.Fd()), &pod)); err != nil {
+		return fmt.Errorf("look at the pod's network namespace: %w", err)
+	}
+	switch {
+	case own.Dev == pod.Dev && own.Ino == pod.Ino:
+		return ErrOwnNamespace
+	case hasIPv6(p) && !k.ipv6:
+		return fmt.Errorf("address %v: %w", p.Addresses, ErrNoIPv6)
+	case hasIPv6(p) && p.MTU < minMTU6:
+		return fmt.Errorf("address %v: IPv6 needs an MTU of %d, not %d: %w", p.Addresses, minMTU6, p.MTU, unix.EINVAL)
+	}
+	return nil
+}
+
+// speaksIPv6 says whether the kernel has anything to do with IPv6 on a pod's link.
+func (k *Kernel) speaksIPv6(p cluster.LocalPod) bool { return k.ipv6 && p.MTU >= minMTU6 }
 
 // createVeth makes the pair, down, the pod's end directly in its namespace and under its final name. One queue is
 // all a veth uses without XDP; the kernel's default of one a CPU (commit 9d3684c24a52) costs two sysfs directories
@@ -95,7 +115,7 @@ func (k *Kernel) furnish(p cluster.LocalPod, podIndex int, record string, netns 
 		name string
 		do   func() error
 	}{
-		{"created", func() error { return k.writeRecord(p.Index, record) }},
+		{"created", func() error { return k.writeRecord(p, record) }},
 		{"recorded", func() error { return k.furnishHost(p) }},
 		{"host furnished", func() error { return k.furnishPod(p, podIndex, netns) }},
 		{"pod furnished", func() error { return nil }},
@@ -114,9 +134,9 @@ func (k *Kernel) furnish(p cluster.LocalPod, podIndex int, record string, netns 
 }
 
 // writeRecord also keeps the host side from getting a link-local address of the kernel's making.
-func (k *Kernel) writeRecord(index int, record string) error {
-	m := newMessage(unix.RTM_SETLINK, 0, linkBody(index, 0, 0)).text(unix.IFLA_IFALIAS, record)
-	if k.ipv6 {
+func (k *Kernel) writeRecord(p cluster.LocalPod, record string) error {
+	m := newMessage(unix.RTM_SETLINK, 0, linkBody(p.Index, 0, 0)).text(unix.IFLA_IFALIAS, record)
+	if k.speaksIPv6(p) {
 		m.nest(unix.IFLA_AF_SPEC, func(m *message) {
 			m.nest(unix.AF_INET6, func(m *message) { m.u8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenNone) })
 		})
@@ -130,7 +150,7 @@ func (k *Kernel) writeRecord(index int, record string) error {
 // furnishHost sets the host side: no router advertisement from a pod is ever taken (CVE-2020-10749), and a pod
 // without an IPv6 address speaks no IPv6 at all.
 func (k *Kernel) furnishHost(p cluster.LocalPod) error {
-	if !k.ipv6 {
+	if !k.speaksIPv6(p) {
 		return nil
 	}
 	if err := visit(k.netns, func() error { return writeLinkSysctls(p.Link, hasIPv6(p)) }); err != nil {
@@ -153,7 +173,7 @@ func (k *Kernel) furnishPod(p cluster.LocalPod, index int, netns *os.File) error
 			return err
 		}
 		defer c.close()
-		if k.ipv6 {
+		if k.speaksIPv6(p) {
 			if err := writeLinkSysctls(p.Ifname, hasIPv6(p)); err != nil {
 				return err
 			}

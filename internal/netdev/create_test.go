@@ -202,6 +202,30 @@ func TestAnIPv6AddressOnAKernelWithoutIPv6IsAClearError(t *testing.T) {
 	attach(t, k, p, pod)
 }
 
+func TestTheNodesOwnNamespaceIsNoPods(t *testing.T) {
+	host := testnet.New(t)
+	k := open(t, host)
+	_, err := k.CreatePod(aPod("c1"), host.File())
+	wantError(t, err, ErrOwnNamespace)
+	if names := linkNames(t, host); len(names) > 0 {
+		t.Errorf("links left behind: %v", names)
+	}
+}
+
+func TestAnMTUTooSmallForIPv6IsAnErrorForAPodThatHasItAlone(t *testing.T) {
+	host, pod := testnet.New(t), testnet.New(t)
+	k := open(t, host)
+	p := aPod("c1")
+	p.MTU = 1230
+	_, err := k.CreatePod(p, pod.File())
+	wantError(t, err, unix.EINVAL)
+	p.Addresses = addrs("10.1.0.7")
+	p = attach(t, k, p, pod)
+	if err := k.CheckPod(p, pod.File()); err != nil {
+		t.Error(err)
+	}
+}
+
 // steps are those of CreatePod.
 func steps() []string { return []string{"created", "recorded", "host furnished", "pod furnished"} }
 

@@ -13,6 +13,9 @@ var (
 	// ErrAttached: the host side of this attachment exists already.
 	ErrAttached = errors.New("the attachment exists already")
 
+	// ErrOwnNamespace: what should be a pod's network namespace is this node's.
+	ErrOwnNamespace = errors.New("the network namespace is this node's own, not a pod's")
+
 	// ErrRecord: something does not fit into a link's record, or the record of a link is not one.
 	ErrRecord = errors.New("not a pod record")
 

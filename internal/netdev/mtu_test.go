@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/polder-net/polder/internal/testnet"
@@ -42,12 +43,49 @@ func TestAnMTUIsSetOnBothEndsUpAndDown(t *testing.T) {
 	}
 }
 
+func TestAnMTUThatGrowsToWhatIPv6NeedsBringsNoIPv6(t *testing.T) {
+	host, pod := testnet.New(t), testnet.New(t)
+	k := open(t, host)
+	p := aPod("c1")
+	p.MTU, p.Addresses = 1000, addrs("10.1.0.7")
+	p = attach(t, k, p, pod)
+	occupy(t, pod)
+	if err := k.SetPodMTU(p, 1400); err != nil {
+		t.Fatal(err)
+	}
+	for ns, name := range map[*testnet.NS]string{host: p.Link, pod: "eth0"} {
+		in(t, ns, func() error {
+			held, err := netlink.AddrList(linkOf(t, ns, name), netlink.FAMILY_V6)
+			if off, _ := readSysctl("net/ipv6/conf/" + name + "/disable_ipv6"); len(held) > 0 || off != "1" {
+				t.Errorf("%s has %v, disable_ipv6 is %q", name, held, off)
+			}
+			return err
+		})
+	}
+}
+
+func TestAnMTUThatIPv6CannotHaveChangesNothing(t *testing.T) {
+	host, pod := testnet.New(t), testnet.New(t)
+	k := open(t, host)
+	p := attach(t, k, aPod("c1"), pod)
+	occupy(t, pod)
+	wantError(t, k.SetPodMTU(p, 1279), unix.EINVAL)
+	if err := k.CheckPod(p, pod.File()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAPodWhoseNamespaceCannotBeFoundIsAnError(t *testing.T) {
 	host, pod := testnet.New(t), testnet.New(t)
 	k := open(t, host)
 	p := attach(t, k, aPod("c1"), pod) // held by a descriptor alone
-	if err := k.SetPodMTU(p, 1400); err == nil || !strings.Contains(err.Error(), "network namespace") {
-		t.Errorf("error is %v", err)
+	for _, mtu := range []int{1400, 1500} {
+		if err := k.SetPodMTU(p, mtu); err == nil || !strings.Contains(err.Error(), "network namespace") {
+			t.Errorf("error is %v", err)
+		}
+	}
+	if err := k.CheckPod(p, pod.File()); err != nil {
+		t.Errorf("something changed: %v", err)
 	}
 }
 

@@ -4,10 +4,12 @@ package testnet
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -160,5 +162,16 @@ func (ns *NS) Addr(name, prefix string) {
 		if err != nil {
 			ns.t.Fatalf("add address %s to %s: %v", prefix, name, err)
 		}
+		for deadline := time.Now().Add(patience); !isLocal(addr.IP); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				ns.t.Fatalf("address %s of %s does not become usable", prefix, name)
+			}
+		}
 	})
+}
+
+// isLocal says whether packets for an address are taken in: for an IPv6 address, the kernel sees to that later.
+func isLocal(ip net.IP) bool {
+	routes, err := netlink.RouteGet(ip)
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }
