@@ -150,22 +150,24 @@ func copyProgram(from, to string) error {
 	return replaceFile(to, body, 0o755)
 }
 
-// replaceFile writes a file in one step: whoever reads it sees the old one or the new one, whole.
+// replaceFile writes a file in one step: whoever reads it sees the old one or the new one, whole. What an agent that
+// was killed in the middle left is in the way of nobody, and goes with the next one.
 func replaceFile(path string, body []byte, mode os.FileMode) error {
+	tmp := filepath.Join(filepath.Dir(path), "."+strings.TrimPrefix(filepath.Base(path), ".")+".new")
+	defer os.Remove(tmp)
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, body) {
 		return nil
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+strings.TrimPrefix(filepath.Base(path), ".")+"-*")
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	if _, err := tmp.Write(body); err != nil {
-		tmp.Close()
+	if _, err := f.Write(body); err != nil {
+		f.Close()
 		return err
 	}
-	if err := errors.Join(tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
+	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), path)
+	return os.Rename(tmp, path)
 }
