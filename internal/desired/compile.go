@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -49,6 +50,11 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		t.Endpoints[a] = route.Endpoint{}
 	}
 	for _, p := range local.Pods {
+		if !p.Up { // the kernel takes no route to it, and nothing would come through
+			problems = append(problems, cluster.Problem{Object: "Pod/" + p.Namespace + "/" + p.Name, Message: fmt.Sprintf(
+				"its link %s is down: its ADD was cut off, or somebody set it down; the runtime's DEL removes it, 'ip link set %[1]s up' mends it", p.Link)})
+			continue
+		}
 		rows := route.CompilePod(self, p)
 		maps.Copy(t.Endpoints, rows.Endpoints)
 		maps.Copy(t.Routes, rows.Routes)
