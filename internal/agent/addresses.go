@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/polder-net/polder/internal/api"
+	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/datapath"
 	"github.com/polder-net/polder/internal/ipam"
 )
@@ -17,7 +19,7 @@ func (a *Agent) syncPools() error {
 		return err
 	}
 	for addr, r := range a.reserved {
-		if r.Freed == 0 || now-r.Freed < ipam.Cooldown {
+		if r.Freed == 0 || r.Freed > 0 && r.Freed <= now && now-r.Freed < ipam.Cooldown { // not even the future is for ever
 			continue
 		}
 		if err := a.datapath.DeleteReservation(addr); err != nil {
@@ -55,15 +57,16 @@ func (a *Agent) newPool(prefix netip.Prefix) *ipam.Pool {
 	return pool
 }
 
-// take picks an address of every family that the node has a pod CIDR for: all or none.
-func (a *Agent) take() ([]netip.Addr, *api.Error) {
+// take picks an address of every family that the node has a pod CIDR for, besides those of the addresses that the
+// caller has already: all or none.
+func (a *Agent) take(has ...netip.Addr) ([]netip.Addr, *api.Error) {
 	if len(a.pools) == 0 {
 		return nil, &api.Error{Code: api.CodeTryAgain, Msg: "this node has no pod CIDR yet", Details: "see polder status"}
 	}
 	var taken []netip.Addr
 	for _, ipv4 := range []bool{true, false} {
 		pool := a.pools[ipv4]
-		if pool == nil {
+		if pool == nil || slices.ContainsFunc(has, pool.Prefix().Contains) {
 			continue
 		}
 		addr, err := a.takeFrom(pool)
@@ -120,6 +123,37 @@ func (a *Agent) untake(addrs []netip.Addr) {
 	}
 }
 
+// notePods takes over which pods there are. Of one whose link went without a DEL, with its namespace or by a foreign
+// hand, the addresses cool; those of one that was not known are taken.
+func (a *Agent) notePods(pods []cluster.LocalPod) error {
+	there, taken := map[string]bool{}, map[netip.Addr]bool{}
+	for _, p := range pods {
+		there[p.Link] = true
+		for _, addr := range p.Addresses {
+			taken[addr] = true
+			if pool := a.pools[addr.Is4()]; pool != nil && a.pods[p.Link].Link == "" {
+				pool.Hold(addr)
+			}
+		}
+	}
+	for link, p := range a.pods {
+		if there[link] {
+			continue
+		}
+		a.log.Info("pod's link went without a DEL", "link", link, "container", p.ContainerID, "ns", p.Namespace, "pod", p.Name)
+		for _, addr := range p.Addresses {
+			if taken[addr] {
+				continue
+			}
+			if err := a.cool(addr); err != nil {
+				return err
+			}
+		}
+	}
+	a.setPods(pods)
+	return nil
+}
+
 // cool frees an address that was used: in the pinned map first, since that is what survives.
 func (a *Agent) cool(addr netip.Addr) error {
 	pool := a.pools[addr.Is4()]
@@ -155,26 +189,24 @@ func (a *Agent) claim(addrs []netip.Addr) error {
 	return nil
 }
 
-// reserve is ADD of the IPAM plugin. Asked again, it answers the same.
+// reserve is ADD of the IPAM plugin. Asked again, it answers the same; a family that is missing, since an agent was
+// killed between the two or the node has got it meanwhile, is added.
 func (a *Agent) reserve(req api.Request) api.Response {
-	addrs := a.reservedFor(req.Attachment)
-	if len(addrs) == 0 {
-		var refusal *api.Error
-		if addrs, refusal = a.take(); refusal != nil {
-			return api.Response{Error: refusal}
+	taken, refusal := a.take(a.reservedFor(req.Attachment)...)
+	if refusal != nil {
+		return api.Response{Error: refusal}
+	}
+	for i, addr := range taken {
+		r := datapath.Reservation{Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname}
+		if err := a.datapath.PutReservation(addr, r); err != nil {
+			a.untake(taken[i:])
+			a.release(req.Attachment)
+			return refuse(api.CodeIO, err.Error())
 		}
-		for i, addr := range addrs {
-			r := datapath.Reservation{Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname}
-			if err := a.datapath.PutReservation(addr, r); err != nil {
-				a.untake(addrs[i:])
-				a.release(req.Attachment)
-				return refuse(api.CodeIO, err.Error())
-			}
-			a.reserved[addr] = r
-		}
+		a.reserved[addr] = r
 	}
 	var resp api.Response
-	for _, addr := range addrs {
+	for _, addr := range a.reservedFor(req.Attachment) {
 		pool := a.pools[addr.Is4()]
 		if pool == nil || !pool.Prefix().Contains(addr) {
 			continue // the node's pod CIDR has changed

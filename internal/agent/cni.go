@@ -102,7 +102,7 @@ func (a *Agent) addressesFor(req api.Request) ([]netip.Addr, *api.Error) {
 		addr := d.Prefix.Addr()
 		if other, ok := a.owner(addr); ok {
 			return nil, &api.Error{Code: api.CodeExists, Msg: fmt.Sprintf(
-				"the IPAM plugin gave %s, which container %s has", addr, other.ContainerID)}
+				"the IPAM plugin gave %s, which container %s has", addr, other)}
 		}
 		if cidr, ok := a.self.PodCIDR(addr.Is4()); req.Masquerade && !(ok && cidr.Contains(addr)) {
 			return nil, &api.Error{Code: api.CodeUnsupported, Msg: fmt.Sprintf(
@@ -118,13 +118,15 @@ func (a *Agent) addressesFor(req api.Request) ([]netip.Addr, *api.Error) {
 	return addrs, nil
 }
 
-func (a *Agent) owner(addr netip.Addr) (cluster.LocalPod, bool) {
+// owner says which container has an address, on a link of ours or by our IPAM plugin.
+func (a *Agent) owner(addr netip.Addr) (containerID string, ok bool) {
 	for _, p := range a.pods {
 		if slices.Contains(p.Addresses, addr) {
-			return p, true
+			return p.ContainerID, true
 		}
 	}
-	return cluster.LocalPod{}, false
+	r, ok := a.reserved[addr]
+	return r.ContainerID, ok && r.Freed == 0
 }
 
 // connect makes a created link work: first the guard at its door, then the entries that make it reachable, then the

@@ -115,7 +115,9 @@ func (a *Agent) readLocal() (cluster.Local, error) {
 	if err != nil {
 		return cluster.Local{}, fmt.Errorf("list pods: %w", err)
 	}
-	a.setPods(pods)
+	if err := a.notePods(pods); err != nil {
+		return cluster.Local{}, err
+	}
 	var own, peers []netip.Addr
 	for _, n := range a.snapshot.Nodes {
 		if n.Name == a.cfg.Node {
