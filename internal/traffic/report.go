@@ -83,7 +83,7 @@ func (r *PathReport) note(err error) {
 }
 
 // Lost says what may never happen, whatever the machine is busy with: connections that ended, were reset or could not
-// be opened, or knocked twice, datagrams that came twice, or more than one in 10,000 that did not come. Of the control
+// be opened, or knocked twice, datagrams that came twice, or more than one segment or datagram in 10,000 that did not come. Of the control
 // path it says so too: then the machine, or the checker, is broken.
 func (r Report) Lost() []string {
 	var broken []string
@@ -97,6 +97,9 @@ func (r Report) Lost() []string {
 		say(p.LostRecords, "records without echo")
 		say(p.Resets, "connections reset")
 		say(p.FailedConnects, "new connections failed")
+		if p.Again*10_000 > p.Records {
+			say(p.Again, fmt.Sprintf("segments sent again, of %d records", p.Records))
+		}
 		say(p.SYNAgain, "new connections whose first packet was lost")
 		say(p.Twice, "datagrams doubled")
 		say(p.Foreign, "datagrams of others, or from another address")

@@ -1,0 +1,233 @@
+package lab_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/polder-net/polder/internal/traffic"
+	"github.com/polder-net/polder/lab"
+)
+
+// The short run is part of every test run; docs/testing.md says how to do the full one.
+var (
+	restartKills    = flag.Int("restart.kills", 20, "how often agents are killed under traffic")
+	restartUpgrades = flag.Int("restart.upgrades", 4, "how often agents are upgraded under traffic")
+	restartSeed     = flag.Uint64("restart.seed", 0, "seed of the random instants; 0: a new one")
+)
+
+// full says whether the run is more than the short one: then it carries the full load and judges gaps.
+func full() bool { return *restartKills >= 200 }
+
+func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
+	w := newWorld(t)
+	newer, otherLayout := otherAgents(t)
+	seed := *restartSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed: -restart.seed=%d", seed)
+	before := w.fresh(t)
+
+	load := traffic.Load{Flows: 1, Every: 20 * time.Millisecond, Connects: 5, Datagrams: 50}
+	if full() {
+		load = traffic.Full(len(w.paths()))
+	}
+	run, err := traffic.Start(w.paths(), traffic.Control(t), load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { run.Stop() })
+	churn := w.churn(t)
+	w.disturb(t, seed, []string{newer, otherLayout, w.Bin() + "/polder-agent"})
+	churn.stop()
+	report, err := run.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Logf("%d kills, %d upgrades; %d pods came and went meanwhile, %d requests were told to try again\n%s",
+		*restartKills, *restartUpgrades, churn.pods.Load(), churn.retries.Load(), report)
+	for _, lost := range report.Lost() {
+		t.Error(lost)
+	}
+	for _, gap := range report.Gaps() {
+		if full() {
+			t.Error(gap)
+		} else {
+			t.Log(gap)
+		}
+	}
+	w.settled(t)
+	w.asBefore(t, before)
+}
+
+// disturb carries kills and upgrades out at random instants, on all nodes at a time. Between them it now and then
+// lets a node settle, and compares its maps with the model.
+func (w *world) disturb(t *testing.T, seed uint64, agents []string) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, seed))
+	todo := make([]string, *restartKills+*restartUpgrades) // "": kill
+	for i := range *restartUpgrades {
+		todo[i] = agents[i%len(agents)]
+	}
+	random.Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
+	nodes := w.Nodes()
+	var all sync.WaitGroup
+	for i, n := range nodes {
+		random := rand.New(rand.NewPCG(seed, uint64(i)))
+		all.Go(func() {
+			for j := i; j < len(todo); j += len(nodes) {
+				if err := w.disturbOne(n, todo[j], random); err != nil {
+					t.Errorf("%s: %v", n.Name, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.Fatal("the rest would mean nothing")
+	}
+}
+
+func (w *world) disturbOne(n *lab.Node, agent string, random *rand.Rand) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	// From the instant of its start to well after it is ready.
+	time.Sleep(time.Duration(random.Int64N(int64(1200 * time.Millisecond))))
+	old := n.AgentPID()
+	if agent != "" {
+		if err := n.SetAgent(agent); err != nil {
+			return err
+		}
+	}
+	var err error
+	if agent != "" && random.IntN(2) == 0 {
+		err = n.StopAgent()
+	} else {
+		err = n.KillAgent()
+	}
+	for err != nil && ctx.Err() == nil { // it has not started yet
+		time.Sleep(5 * time.Millisecond)
+		err = n.KillAgent()
+	}
+	for err == nil && (n.AgentPID() == 0 || n.AgentPID() == old) {
+		time.Sleep(5 * time.Millisecond)
+		err = ctx.Err()
+	}
+	if err != nil || random.IntN(3) > 0 {
+		return err
+	}
+	return w.checkNode(ctx, n, agent)
+}
+
+// checkNode waits for the new agent and wants what R1 says: the maps are the model's, and a sync that comes later
+// finds nothing to change.
+func (w *world) checkNode(ctx context.Context, n *lab.Node, agent string) error {
+	if err := n.WaitReady(ctx); err != nil {
+		return err
+	}
+	var err error
+	for ctx.Err() == nil { // pods come and go meanwhile
+		if err = w.modelled(n); err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
+		return fmt.Errorf("maps differ from the model: %w", err)
+	}
+	r, err := askReport(ctx, n)
+	if err != nil {
+		return err
+	}
+	if len(r.Repairs) > 0 {
+		return fmt.Errorf("the second sync repaired what nobody broke: %+v", r.Repairs)
+	}
+	if strings.Contains(agent, "polder-agent") && r.Version == "" {
+		return fmt.Errorf("the agent says no version")
+	}
+	return nil
+}
+
+// churn is pods that come and go.
+type churn struct {
+	once          sync.Once
+	done          chan struct{}
+	running       sync.WaitGroup
+	pods, retries atomic.Int64
+}
+
+// churn creates and deletes a pod again and again on every node. What the plugin refuses with "try again" is tried
+// again, as a container runtime does. Each pod opens a connection as soon as it is there.
+func (w *world) churn(t *testing.T) *churn {
+	t.Helper()
+	c := &churn{done: make(chan struct{})}
+	t.Cleanup(c.stop)
+	port := echoServer(t, w.two)
+	for i, n := range w.Nodes() {
+		c.running.Go(func() {
+			for j := 0; ; j++ {
+				select {
+				case <-c.done:
+					return
+				case <-time.After(100 * time.Millisecond):
+				}
+				if err := c.one(w, n, fmt.Sprintf("churn-%d-%d", i, j), port); err != nil {
+					t.Errorf("churn on %s: %v", n.Name, err)
+					return
+				}
+			}
+		})
+	}
+	return c
+}
+
+func (c *churn) stop() {
+	c.once.Do(func() { close(c.done) })
+	c.running.Wait()
+}
+
+func (c *churn) one(w *world, n *lab.Node, name string, port int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	var pod *lab.Pod
+	err := c.insist(ctx, func() (err error) {
+		if _, there := w.Pod(name); there == nil { // created, but not connected, and not to be deleted just then
+			if err := w.DeletePod(ctx, name); err != nil {
+				return err
+			}
+		}
+		pod, err = w.CreatePod(ctx, lab.PodOptions{Name: name, Node: n.Name})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.pods.Add(1)
+	for i, a := range pod.Addresses {
+		if err := echoes(pod.Place, a, w.two.Addresses[i], port); err != nil {
+			return fmt.Errorf("new pod %s cannot connect: %w", name, err)
+		}
+	}
+	return c.insist(ctx, func() error { return w.DeletePod(ctx, name) })
+}
+
+// insist does something until the agent is there to do it.
+func (c *churn) insist(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil || !isTryAgain(err) {
+			return err
+		}
+		c.retries.Add(1)
+		time.Sleep(100 * time.Millisecond)
+	}
+}
