@@ -8,7 +8,7 @@ PROGRAMS := bin/polder-agent bin/polder bin/polder-cni
 MODULES := . e2e tools
 
 .DEFAULT_GOAL := all
-.PHONY: all generate check test fuzz bench lab e2e e2e-smoke stats image help deps $(PROGRAMS)
+.PHONY: all generate check check-format check-lint check-rules check-generated test fuzz bench lab e2e e2e-smoke stats image help deps $(PROGRAMS)
 
 all: $(PROGRAMS) ## build bin/: the agent, the command line, the CNI plugin
 $(PROGRAMS):
@@ -20,13 +20,19 @@ deps: # what generate and check need besides Go; root installs what is missing
 generate: deps ## compile bpf/ and generate its Go types, with clang 14
 	go generate ./...
 
-check: deps ## format, vet, staticcheck, the rules of the tree, and generated files are current
+check: check-format check-lint check-rules check-generated ## format, vet, staticcheck, the rules of the tree, generated files are current
+check-format: deps
 	@echo "== gofmt"; out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "$$out: run gofmt -w"; exit 1; }
 	@echo "== clang-format"; clang-format-14 --dry-run -Werror bpf/*
-	@set -e; for m in $(MODULES); do echo "== vet, staticcheck $$m"; (cd $$m && go vet ./...); \
-		go build -C tools -o ../bin/tools/ honnef.co/go/tools/cmd/staticcheck; (cd $$m && $(CURDIR)/bin/tools/staticcheck ./...); done
-	@echo "== rules"; go test -count=1 . && go run -C tools ./sizes -check ..
-	@echo "== generated files"; go generate ./... && git diff --exit-code -- '*_bpfel.go' '*_bpfel.o'
+check-lint:
+	@go build -C tools -o ../bin/tools/ honnef.co/go/tools/cmd/staticcheck
+	@red=; for m in $(MODULES); do cd $(CURDIR)/$$m; echo "== go vet $$m"; go vet ./... || red=1; \
+		echo "== staticcheck $$m"; $(CURDIR)/bin/tools/staticcheck ./... || red=1; done; [ -z "$$red" ]
+check-rules:
+	@echo "== rules of the tree"; go test -count=1 .
+	@echo "== sizes"; go run -C tools ./sizes -check ..
+check-generated: deps
+	@echo "== generated files are current"; go generate ./... && git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o'
 
 test: ## run all tests; as root, those that need a kernel of their own, too
 	$(if $(ROOT),POLDER_ROOT_TESTS=1) go test $(TESTFLAGS) ./...

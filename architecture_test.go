@@ -72,6 +72,7 @@ func dependencies() []dependency {
 		{"k8s.io/client-go", []string{"internal/watch", "internal/podexec", "lab", "e2e"}, "the API's machinery stays behind the Snapshot"},
 		{"k8s.io/api", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
 		{"k8s.io/apimachinery", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
+		{"k8s.io/streaming", []string{"internal/podexec"}, "what client-go upgrades connections with"},
 		{"sigs.k8s.io/yaml", []string{"internal/watch", "lab", "bench", "e2e"}, "manifests are read in one place; the others write them"},
 		{"github.com/go-logr/logr", []string{"internal/watch"}, "client-go's words for a log; ours is log/slog"},
 		{"github.com/fsnotify/fsnotify", []string{"internal/watch"}, "the folder of manifests is a source of cluster state"},
