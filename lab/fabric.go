@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -194,10 +195,11 @@ func addressNode(n nodeRecord, router bool) error {
 func awaitAddresses(ctx context.Context) error {
 	for {
 		list, err := netlink.AddrList(nil, unix.AF_INET6)
-		if err != nil {
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return fmt.Errorf("list addresses: %w", err)
 		}
-		if !slices.ContainsFunc(list, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 }) {
+		tentative := slices.ContainsFunc(list, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
+		if err == nil && !tentative {
 			return nil
 		}
 		if err := sleep(ctx, time.Millisecond); err != nil {
