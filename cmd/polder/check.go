@@ -55,7 +55,7 @@ It checks the lab that is up; or the cluster of a kubeconfig, where the agents' 
 // options chooses what is checked, and says so.
 func (c checkFlags) options(ctx context.Context, e env) (string, probe.Options, error) {
 	if c.local {
-		o, err := localOptions(ctx, c.kubeconfig, c.node)
+		o, err := c.localOptions(ctx, e)
 		return "this node", o, err
 	}
 	if c.kubeconfig == "" {
@@ -131,34 +131,33 @@ func clusterOptions(ctx context.Context, kubeconfig string, stderr io.Writer) (p
 	return o, err
 }
 
-// localOptions has one prober in this process. Without a kubeconfig the node's addresses and pod CIDRs are unknown.
-func localOptions(ctx context.Context, kubeconfig, name string) (probe.Options, error) {
+// localOptions has one prober in this process. Where there is no cluster to ask, the node's pod CIDRs are unknown.
+func (c checkFlags) localOptions(ctx context.Context, e env) (probe.Options, error) {
+	name, err := c.node, error(nil)
 	if name == "" {
-		host, err := os.Hostname()
-		if err != nil {
+		if name, err = os.Hostname(); err != nil {
 			return probe.Options{}, fmt.Errorf("find this node's name: %w", err)
 		}
-		name = host
 	}
-	o := probe.Options{}
+	var k *podexec.Cluster
+	switch {
+	case c.kubeconfig != "":
+		k, err = podexec.Open(c.kubeconfig)
+	case e.getenv("KUBERNETES_SERVICE_HOST") != "":
+		k, err = podexec.Here()
+	}
+	if err != nil {
+		return probe.Options{}, err
+	}
+	var o probe.Options
 	node := cluster.Node{Name: name}
-	if kubeconfig != "" {
-		k, err := podexec.Open(kubeconfig)
-		if err != nil {
-			return o, err
-		}
-		if node, o.Pods, err = thisNode(ctx, k, name); err != nil {
-			return o, err
-		}
+	if k == nil {
+		node.Addresses, err = ownAddresses()
 	} else {
-		addresses, err := ownAddresses()
-		if err != nil {
-			return o, err
-		}
-		node.Addresses = addresses
+		node, o.Pods, err = thisNode(ctx, k, name)
 	}
 	o.Targets = []probe.Target{{Node: node, Connect: connectHere}}
-	return o, nil
+	return o, err
 }
 
 // thisNode reads what the cluster says of one node and its pods.
@@ -182,7 +181,7 @@ func thisNode(ctx context.Context, k *podexec.Cluster, name string) (cluster.Nod
 // runCheck checks, shows progress and prints the report.
 func runCheck(ctx context.Context, e env, what string, o probe.Options, c checkFlags) error {
 	p := &progress{env: e, began: time.Now()}
-	fmt.Fprintf(e.stderr, "checking %s: %d nodes\n", what, len(o.Targets))
+	fmt.Fprintf(e.stderr, "checking %s: %s\n", what, several(len(o.Targets), "node"))
 	o.All, o.Progress = c.all, p.show
 	report, err := probe.Run(ctx, o)
 	p.clear()
@@ -252,7 +251,8 @@ func writeCheck(w io.Writer, r probe.Report) {
 		t.add(fmt.Sprint(l.Number), l.Text, checked, fmt.Sprint(l.Passed), fmt.Sprint(l.Failed))
 	}
 	t.write(w)
-	fmt.Fprintf(w, "\n%d ordered pairs of %d nodes and %d pods, %d probes, %.1f s.\n", r.Pairs, r.Nodes, r.Pods, r.Probes, r.Seconds)
+	fmt.Fprintf(w, "\n%s of %s and %s, %s, %.1f s.\n", several(r.Pairs, "ordered pair"), several(r.Nodes, "node"),
+		several(r.Pods, "pod"), several(r.Probes, "probe"), r.Seconds)
 	fmt.Fprintln(w, "A pair counts once for each address family; law 5 counts addresses.")
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "Note: %s.\n", note)
@@ -290,7 +290,7 @@ func writeFailures(w io.Writer, failures []probe.Failure) {
 		last = f
 	}
 	t.write(w)
-	fmt.Fprintf(w, "\n%d failures", len(failures))
+	fmt.Fprintf(w, "\n%s", several(len(failures), "failure"))
 	if len(t.rows)-2 == shownFailures {
 		fmt.Fprint(w, "; -o json lists all")
 	}

@@ -79,7 +79,7 @@ Nothing of the machine is changed but the state folder and one control group.`)
 	if err != nil {
 		return fmt.Errorf("lab up: %w", err)
 	}
-	fmt.Fprintf(e.stdout, "the lab is up: %d nodes, state in %s\n", len(c.Nodes()), c.State())
+	fmt.Fprintf(e.stdout, "the lab is up: %s, state in %s\n", several(len(c.Nodes()), "node"), c.State())
 	return nil
 }
 

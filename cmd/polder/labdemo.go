@@ -37,7 +37,8 @@ next. The exit status is that of 'polder check'.`)
 	if err := createPods(ctx, c); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "%d nodes and %d pods after %.1f s\n", o.Nodes, o.Nodes*podsPerNode, time.Since(began).Seconds())
+	fmt.Fprintf(e.stderr, "%s and %s after %.1f s\n", several(o.Nodes, "node"), several(o.Nodes*podsPerNode, "pod"),
+		time.Since(began).Seconds())
 	options, err := labOptions(c, e.stderr)
 	if err != nil {
 		return err
@@ -79,7 +80,7 @@ The lab stays up. What to try next, as root:
   %[1]s lab exec web-1 -- ip address      # what a pod sees of its network
   %[1]s lab pod create api --node node-2
   %[1]s lab agent kill node-1             # and %[1]s check, meanwhile
-  %[1]s lab demo --racks 2                # nodes on two subnets, with a tunnel between
+  %[1]s lab demo --racks 2                # two subnets, with a tunnel
   %[1]s lab down                          # leaves nothing behind
 
 The cluster's objects are plain manifests in %[2]s.

@@ -48,6 +48,14 @@ func writeRow(w io.Writer, row []string, widths []int) {
 	}
 }
 
+// several counts things: "1 node", "3 nodes".
+func several(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // stacked prints values one below the other, as a cell.
 func stacked[T fmt.Stringer](values []T) string {
 	lines := make([]string, len(values))

@@ -44,6 +44,19 @@ func Open(kubeconfig string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 	}
+	return open(config)
+}
+
+// Here returns the cluster whose pod this program runs in, with that pod's rights.
+func Here() (*Cluster, error) {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read this pod's service account: %w", err)
+	}
+	return open(config)
+}
+
+func open(config *rest.Config) (*Cluster, error) {
 	config.QPS, config.Burst = 50, 100 // a connection a node is all that is asked for
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

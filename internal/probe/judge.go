@@ -177,7 +177,7 @@ func notes(r Report, ends []*end, trials []trial) []string {
 		}
 	}
 	if unknown > 0 {
-		list = append(list, fmt.Sprintf("%d nodes with no known pod CIDR: of law 5, only uniqueness was checked there", unknown))
+		list = append(list, fmt.Sprintf("nodes whose pod CIDR is not known: %d; of law 5, only uniqueness was checked there", unknown))
 	}
 	least, most, learned := 0, 0, 0
 	for _, t := range trials {

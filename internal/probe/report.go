@@ -47,9 +47,9 @@ func newLaws() []Law {
 	return []Law{
 		{Number: 1, Text: "every node reaches every node, by its own address"},
 		{Number: 2, Text: "every pod reaches every pod, by its own address"},
-		{Number: 3, Text: "pods reach nodes and nodes pods, by their own addresses"},
+		{Number: 3, Text: "pods reach nodes and back, by their own addresses"},
 		{Number: 4, Text: "the address a pod sees is the one its peers see"},
-		{Number: 5, Text: "pod addresses are unique and of the node's pod CIDR"},
+		{Number: 5, Text: "pod addresses are unique, of the node's pod CIDR"},
 		{Number: 6, Text: "a full-size packet passes whole, never fragmented"},
 	}
 }
