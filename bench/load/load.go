@@ -1,0 +1,163 @@
+// Package load makes traffic between two network namespaces and measures it: request and response on one connection,
+// connections of one request each, a stream, and small datagrams. Client and server are processes of their own, each
+// on a processor of its own choice; all that Go's runtime could add is kept out of the way, since what is measured is
+// a few microseconds.
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/polder-net/polder/bench/rig"
+)
+
+// Kind is a kind of load.
+type Kind string
+
+// The kinds.
+const (
+	RR     Kind = "rr"     // one byte there, one byte back, on one TCP connection
+	CRR    Kind = "crr"    // connect, one byte there and back, the server closes
+	Stream Kind = "stream" // TCP, as much as goes
+	UDP    Kind = "udp"    // datagrams of 18 bytes: 64 on an Ethernet wire
+)
+
+// Spec is one measurement.
+type Spec struct {
+	Kind           Kind
+	From, To       rig.End
+	FromCPU, ToCPU int
+	Flows          int // UDP: how many source ports are used in turn
+	Time           time.Duration
+}
+
+// Result is what came of it.
+type Result struct {
+	Seconds float64 `json:"seconds"` // of the measured part
+	Ops     float64 `json:"ops"`     // requests answered, connections, datagrams received
+	Sent    float64 `json:"sent"`    // UDP: datagrams sent
+	Bytes   float64 `json:"bytes"`   // Stream: received
+	CPU     float64 `json:"cpu"`     // seconds of client, server and the kernel's softirq threads
+	Busy    float64 `json:"busy"`    // seconds that the machine's processors were not idle, whoever used them
+}
+
+// Rate is operations a second.
+func (r Result) Rate() float64 { return r.Ops / r.Seconds }
+
+// Throughput is bytes a second.
+func (r Result) Throughput() float64 { return r.Bytes / r.Seconds }
+
+// PerCPU is operations, or bytes where those are what is counted, for each second of processor time. Other work on
+// the machine does not spoil it as it does a rate.
+func (r Result) PerCPU() float64 { return max(r.Ops, r.Bytes) / r.CPU }
+
+// Program is the first argument that makes this program a generator; the rest is for Main.
+const Program = "generate"
+
+// port is where servers listen.
+const port = 5201
+
+// reply is what a generator says of itself.
+type reply struct {
+	Seconds, Ops, Sent, Bytes, CPU float64
+}
+
+// Run does one measurement.
+func Run(ctx context.Context, s Spec) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Time+20*time.Second)
+	defer cancel()
+	softirq, err := threads("ksoftirqd/")
+	if err != nil {
+		return Result{}, err
+	}
+	before, err := sample(softirq)
+	if err != nil {
+		return Result{}, err
+	}
+	server, client, err := s.run(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("measure %s: %w", s.Kind, err)
+	}
+	after, err := sample(softirq)
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{
+		Seconds: client.Seconds, Ops: client.Ops, Sent: client.Sent, Bytes: server.Bytes,
+		CPU: client.CPU + server.CPU + after.softirq - before.softirq, Busy: after.busy - before.busy,
+	}
+	if s.Kind == UDP || s.Kind == Stream { // what counts is what arrives
+		r.Ops, r.Seconds = server.Ops, server.Seconds
+	}
+	if r.Seconds <= 0 || r.Ops+r.Bytes == 0 {
+		return r, fmt.Errorf("measure %s from %s to %s: nothing arrived", s.Kind, s.From.Addr, s.To.Addr)
+	}
+	return r, nil
+}
+
+func (s Spec) run(ctx context.Context) (server, client reply, err error) {
+	var output, clientOutput bytes.Buffer
+	srv := s.command(ctx, "server")
+	ready, err := srv.StdoutPipe()
+	if err != nil {
+		return server, client, err
+	}
+	if err := start(srv, s.To.NS, s.ToCPU); err != nil {
+		return server, client, err
+	}
+	lines := bufio.NewReader(ready)
+	if _, err := lines.ReadString('\n'); err != nil {
+		return server, client, errors.Join(fmt.Errorf("start server: %w", err), srv.Wait())
+	}
+	cli := s.command(ctx, "client")
+	cli.Stdout = &clientOutput
+	err = start(cli, s.From.NS, s.FromCPU)
+	if err == nil {
+		err = cli.Wait()
+	}
+	if err != nil {
+		srv.Process.Kill() // it would wait for a client for ever
+		srv.Wait()
+		return server, client, fmt.Errorf("run client: %w", err)
+	}
+	if _, err := output.ReadFrom(lines); err != nil {
+		return server, client, errors.Join(err, srv.Wait())
+	}
+	if err := srv.Wait(); err != nil {
+		return server, client, fmt.Errorf("run server: %w", err)
+	}
+	return server, client, errors.Join(json.Unmarshal(output.Bytes(), &server), json.Unmarshal(clientOutput.Bytes(), &client))
+}
+
+func (s Spec) command(ctx context.Context, role string) *exec.Cmd {
+	to := netip.AddrPortFrom(s.To.Addr, port)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", Program, role, string(s.Kind), to.String(), s.From.Addr.String(),
+		strconv.Itoa(max(s.Flows, 1)), s.Time.String())
+	// No signals to preempt goroutines: there is one, and it sits in system calls.
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// start starts a process in a network namespace, all its threads on one processor.
+func start(cmd *exec.Cmd, netns *os.File, cpu int) error {
+	return rig.In(netns, func() error {
+		var set unix.CPUSet
+		set.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return fmt.Errorf("pin to processor %d: %w", cpu, err)
+		}
+		return cmd.Start()
+	})
+}

@@ -1,0 +1,156 @@
+// Command bench compares Polder with the kernel alone and with the reference CNI plugins, side by side in one run, and
+// says which of its promises it keeps. It needs root; it builds what it compares, and leaves nothing behind.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/polder-net/polder/bench/load"
+	"github.com/polder-net/polder/bench/report"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == load.Program {
+		exit(load.Main(os.Args[2:]))
+		return
+	}
+	o, err := parseOptions(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = o.run()
+	}
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the command line says.
+type options struct {
+	only   []string
+	quick  bool
+	rounds int
+	slice  time.Duration
+	churn  time.Duration
+	output string
+	docs   string
+	bin    string
+	state  string
+}
+
+func parseOptions(args []string) (options, error) {
+	o := options{}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := f.String("only", "", "measure `these` alone: P1 to P8, C1 to C5, comma-separated")
+	f.BoolVar(&o.quick, "quick", false, "fewer rounds, shorter ones: minutes instead of half an hour")
+	f.IntVar(&o.rounds, "rounds", 0, "`number` of rounds (default 15, quick 7)")
+	f.DurationVar(&o.slice, "slice", 0, "`time` for each variant in a round (default 2s, quick 400ms)")
+	f.DurationVar(&o.churn, "churn", 0, "`time` that C5 lasts (default 1m, quick 15s; its bar is meant for 10m)")
+	f.StringVar(&o.output, "o", "text", "`text` or json, which has all samples")
+	f.StringVar(&o.docs, "docs", "", "write benchmarks.md and benchmarks.svg to this `folder` (default docs if everything is measured in full)")
+	f.StringVar(&o.bin, "bin", "", "the `folder` of polder, polder-agent and polder-cni (default: build them)")
+	f.StringVar(&o.state, "state", "/run/polder-bench", "the labs' `folder`")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 || o.output != "text" && o.output != "json" {
+		return o, fmt.Errorf("unexpected argument: see --help")
+	}
+	if *only != "" {
+		o.only = strings.Split(strings.ToUpper(*only), ",")
+	}
+	return o.complete()
+}
+
+func (o options) complete() (options, error) {
+	for _, id := range o.only {
+		if !isMeasure(id) {
+			return o, fmt.Errorf("--only %s: there are P1 to P8 and C1 to C5", id)
+		}
+	}
+	if o.docs == "" && !o.quick && o.only == nil {
+		o.docs = "docs"
+	}
+	preset := func(v *time.Duration, full, quick time.Duration) {
+		if *v == 0 && o.quick {
+			*v = quick
+		} else if *v == 0 {
+			*v = full
+		}
+	}
+	preset(&o.slice, 2*time.Second, 400*time.Millisecond)
+	preset(&o.churn, time.Minute, 15*time.Second)
+	if o.rounds == 0 && o.quick {
+		o.rounds = 7
+	} else if o.rounds == 0 {
+		o.rounds = 15
+	}
+	if os.Geteuid() != 0 {
+		return o, errors.New("the benchmark needs root: it makes namespaces and links")
+	}
+	return o, nil
+}
+
+func isMeasure(id string) bool {
+	return len(id) == 2 && (id[0] == 'P' && id[1] >= '1' && id[1] <= '8' || id[0] == 'C' && id[1] >= '1' && id[1] <= '5')
+}
+
+// measures says whether one of these is to be measured.
+func (o options) measures(ids ...string) bool {
+	if o.only == nil {
+		return true
+	}
+	for _, want := range o.only {
+		for _, id := range ids {
+			if id == want {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (o options) run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	r, err := measureAll(ctx, o)
+	if err != nil {
+		return err
+	}
+	if o.docs != "" {
+		if err := writeDocs(o.docs, r); err != nil {
+			return err
+		}
+	}
+	if o.output == "json" {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", " ")
+		return e.Encode(r)
+	}
+	return report.Text(os.Stdout, r)
+}
+
+func writeDocs(folder string, r report.Report) error {
+	for name, body := range map[string]string{"benchmarks.md": report.Page(r), "benchmarks.svg": report.Plot(r)} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(body), 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+)
+
+const method = `## How it is measured
+
+- **Side by side.** Every figure with a ratio comes from one run that measures all variants in turn, round by round, each
+  round in another order. The ratio is taken within a round; the table has the median of the rounds' ratios and its 95 %
+  interval (percentile bootstrap, fixed seed). Absolute figures of two runs must not be compared.
+- **Load.** A generator of ours, two processes in the pods' network namespaces with blocking system calls and nothing
+  else: *RR* is one byte there and back on one TCP connection; *CRR* opens a connection for each request; *STREAM* is TCP as
+  fast as it goes; *UDP* is frames of 64 bytes, from one source port or from 10,000 in turn. The client is pinned to
+  the first processor, the server to the second; "one CPU" has both on the first. They run at the highest priority of
+  ordinary processes.
+- **Baselines.** *B0*: two pods and one veth pair between them, nothing else. *B1*: a veth pair for each pod and the kernel's
+  forwarding in between, no nftables at all. *B2*: B1 with connection tracking and a table as kube-proxy's nftables mode
+  writes it, with 1,000 services of 3 backends (loaded by the nft program). Across nodes, two node namespaces are joined by veth
+  pairs and a bridge, as in Polder's lab. *Kernel VXLAN*: the same, with a vxlan device whose entries are static,
+  and, as Polder's, without outer checksums. MTU, queues, offloads and sysctls are the same on both sides.
+- **Processor time** ("per CPU second", P4) is that of client and server and of the kernel's softirq threads. Softirqs run on the sender's
+  time here (veth has no hardware, the kernel does not account for interrupts separately), so this is all there is,
+  and other processes do not spoil it.
+- **Program time** (P8) is what the kernel counts (kernel.bpf_stats_enabled) while RR traffic passes, clock included, and what
+  BPF_PROG_TEST_RUN says of the same programs with the same maps, with many source ports in turn.
+- **ADD and DEL** go through libcni, as a container runtime's do. The reference is bridge + host-local + portmap of
+  github.com/containernetworking/plugins, dual-stack as the lab is, without ipMasq, which would only make it slower. *IPv4 alone*
+  is half the work; *ptp* has ptp in place of bridge (with IPv6 it waits for duplicate address detection, 1.8 s).
+
+## How to run it
+
+    make bench                                    # everything, this page and the plot
+    go run ./bench --quick                        # a few minutes, coarse
+    go run ./bench --only P1,C1 -o json           # some of it, with all samples
+    go run ./bench --only C5 --churn 10m          # a long churn
+
+It needs root and the programs ip, nft and go, and leaves nothing behind. Wide intervals mean that the machine was busy.
+`
+
+// Page writes docs/benchmarks.md.
+func Page(r Report) string {
+	var b strings.Builder
+	b.WriteString("# Benchmarks\n\nWritten by `make bench`; do not edit. A row with a bar is a promise, the others are there to be known.\n\n")
+	b.WriteString("![ratios, their intervals and bars](benchmarks.svg)\n\n")
+	b.WriteString(machine(r.Machine))
+	b.WriteString("\n## Findings\n\n| | measure | value | bar | verdict | measured |\n|---|---|---|---|---|---|\n")
+	for _, row := range r.Rows {
+		verdict := row.Verdict()
+		if !row.OK() {
+			verdict = "**" + verdict + "**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", row.ID, row.What, row.ValueText(), row.BarText(), verdict, row.Seen)
+	}
+	b.WriteString("\n" + summary(r) + "\n\n")
+	b.WriteString(missed(r))
+	b.WriteString(method)
+	return b.String()
+}
+
+func machine(m Machine) string {
+	kind := "A full run"
+	if m.Quick {
+		kind = "A quick run"
+	}
+	return fmt.Sprintf("%s of %s on %s: %d × %s, %.0f GB, Linux %s, %s, Polder %s. %d rounds of %s each. "+
+		"The machine's load average was %.1f before and %.1f after (the benchmark itself makes about 2).\n",
+		kind, m.Took, m.When, m.CPUs, m.CPU, m.MemoryGB, m.Kernel, m.Go, m.Revision, m.Rounds, m.Slice, m.LoadFrom, m.LoadTo)
+}
+
+func missed(r Report) string {
+	var b strings.Builder
+	if rows := r.Missed(); len(rows) > 0 {
+		b.WriteString("## What missed its bar\n\n")
+		for _, row := range rows {
+			fmt.Fprintf(&b, "- %s, %s: %s, want %s.\n", row.ID, row.What, row.ValueText(), row.BarText())
+		}
+		b.WriteString("\n")
+	}
+	if len(r.Notes) > 0 {
+		b.WriteString("## Notes\n\n")
+		for _, n := range r.Notes {
+			b.WriteString("- " + n + "\n")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,61 @@
+// Package rig builds what Polder is compared with: pods joined by nothing but the kernel. It is made of anonymous
+// network namespaces, which vanish with the process that holds them; it touches no other namespace and no file.
+package rig
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// End is where a load runs: a network namespace, and its address there.
+type End struct {
+	NS   *os.File
+	Addr netip.Addr
+}
+
+// NewNetns makes a network namespace with loopback up. It lives as long as the file is open, or a process in it.
+func NewNetns() (*os.File, error) {
+	var file *os.File
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make network namespace: %w", err)
+		}
+		var err error
+		if file, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			return err
+		}
+		return setUp("lo")
+	})
+	return file, err
+}
+
+// In runs f on a thread of its own in a network namespace. Processes that f starts begin in it.
+func In(netns *os.File, f func() error) error {
+	return onThread(func() error {
+		defer runtime.KeepAlive(netns)
+		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread that ends with it, so that no other goroutine ever sees what f made of it. The
+// program's first thread never ends: while it could be chosen, it is kept waiting.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- onThread(f)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
