@@ -3,8 +3,6 @@ package netdev
 import (
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -26,13 +24,15 @@ const tableRow = "masquerade: table inet polder"
 
 func TestTheMasqueradeTableIsWrittenOnceAndDeletedWhenUnwanted(t *testing.T) {
 	k := open(t, testnet.New(t))
-	for _, want := range []string{"add " + tableRow, ""} {
-		changes, err := k.syncMasquerade(someMasquerade())
-		wantChanges(t, changes, err, strings.FieldsFunc(want, func(r rune) bool { return r == 0 })...)
-	}
-	for _, want := range []string{"delete " + tableRow, ""} {
-		changes, err := k.syncMasquerade(desired.Masquerade{})
-		wantChanges(t, changes, err, strings.FieldsFunc(want, func(r rune) bool { return r == 0 })...)
+	for _, c := range []struct {
+		want    desired.Masquerade
+		changes []string
+	}{
+		{someMasquerade(), []string{"add " + tableRow}}, {someMasquerade(), nil},
+		{desired.Masquerade{}, []string{"delete " + tableRow}}, {desired.Masquerade{}, nil},
+	} {
+		changes, err := k.syncMasquerade(c.want)
+		wantChanges(t, changes, err, c.changes...)
 	}
 }
 
@@ -135,14 +135,10 @@ func TestOtherNftablesTablesAreLeftAlone(t *testing.T) {
 }
 
 func TestTheMasqueradeTableNeedsNoBinary(t *testing.T) {
-	path := os.Getenv("PATH")
 	t.Setenv("PATH", "")
 	k := open(t, testnet.New(t))
 	changes, err := k.syncMasquerade(someMasquerade())
 	wantChanges(t, changes, err, "add "+tableRow)
-	if path == "" {
-		t.Error("the test's own premise: PATH was empty before")
-	}
 }
 
 func TestThousandsOfScatteredExceptionsFit(t *testing.T) {

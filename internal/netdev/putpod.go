@@ -18,26 +18,9 @@ func (k *Kernel) PutPod(routes map[route.RouteKey]route.Route, neighbours map[ro
 		return err
 	}
 	defer k.give(c)
-	var messages []*message
-	var rows []string
-	for key, r := range routes {
-		id, spec := identify(key, r)
-		index := 0
-		if spec.link != "" {
-			if index, err = c.indexOf(spec.link); err != nil {
-				return fmt.Errorf("add route %s: %w", key.Prefix, err)
-			}
-		}
-		messages = append(messages, putRoute(id, spec, index, unix.NLM_F_EXCL))
-		rows = append(rows, "route "+id.describe(spec))
-	}
-	for key, mac := range neighbours {
-		index, err := c.indexOf(key.Link)
-		if err != nil {
-			return fmt.Errorf("add neighbour %s: %w", key.Addr, err)
-		}
-		messages = append(messages, putNeighbour(index, key.Addr, mac))
-		rows = append(rows, "neighbour "+describeNeighbour(key))
+	messages, rows, err := c.podRows(routes, neighbours)
+	if err != nil {
+		return err
 	}
 	replies, err := c.batch(messages)
 	if err != nil {
@@ -56,6 +39,31 @@ func (k *Kernel) PutPod(routes map[route.RouteKey]route.Route, neighbours map[ro
 		errs.add(k.replaceOwn(routes))
 	}
 	return errs.err()
+}
+
+// podRows are the requests for a pod's rows, and what each is, for people.
+func (c *conn) podRows(routes map[route.RouteKey]route.Route, neighbours map[route.NeighbourKey]cluster.MAC) (
+	messages []*message, rows []string, err error) {
+	for key, r := range routes {
+		id, spec := identify(key, r)
+		index := 0
+		if spec.link != "" {
+			if index, err = c.indexOf(spec.link); err != nil {
+				return nil, nil, fmt.Errorf("add route %s: %w", key.Prefix, err)
+			}
+		}
+		messages = append(messages, putRoute(id, spec, index, unix.NLM_F_EXCL))
+		rows = append(rows, "route "+id.describe(spec))
+	}
+	for key, mac := range neighbours {
+		index, err := c.indexOf(key.Link)
+		if err != nil {
+			return nil, nil, fmt.Errorf("add neighbour %s: %w", key.Addr, err)
+		}
+		messages = append(messages, putNeighbour(index, key.Addr, mac))
+		rows = append(rows, "neighbour "+describeNeighbour(key))
+	}
+	return messages, rows, nil
 }
 
 // replaceOwn puts routes in whose place there is one already: nothing is left to do where it is the same, it is

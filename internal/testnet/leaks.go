@@ -77,19 +77,26 @@ func descriptors() []string {
 	return list
 }
 
+// goroutines names each goroutine but the asking one by what it runs and what started it.
 func goroutines() []string {
 	buf := make([]byte, 1<<20)
 	buf = buf[:runtime.Stack(buf, true)]
 	var list []string
-	for i, stack := range strings.Split(string(buf), "\n\n") {
-		if i == 0 {
-			continue // the one that asks
+	for _, stack := range strings.Split(string(buf), "\n\n")[1:] {
+		if strings.Contains(stack, "testing.(*M).") || strings.Contains(stack, "os/signal.") {
+			continue
 		}
 		lines := strings.Split(stack, "\n")
-		at := lines[len(lines)-1]
-		if len(lines) > 2 && !strings.Contains(stack, "testing.(*M).") && !strings.Contains(stack, "os/signal.") {
-			list = append(list, number.ReplaceAllString("goroutine "+lines[1]+" of "+strings.TrimSpace(at), "N"))
+		name := "goroutine"
+		if len(lines) > 1 {
+			name += " " + lines[1][:max(0, strings.LastIndexByte(lines[1], '('))] // without arguments
 		}
+		for _, l := range lines {
+			if by, ok := strings.CutPrefix(l, "created by "); ok {
+				name += " of " + number.ReplaceAllString(by, "N")
+			}
+		}
+		list = append(list, name)
 	}
 	return list
 }
