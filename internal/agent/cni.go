@@ -241,6 +241,9 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 	if err := a.kernel.CheckPod(p, netns); err != nil {
 		return refuse(api.CodeNotAsExpected, err.Error())
 	}
+	if err := a.kernel.CheckPodRows(p); err != nil {
+		return refuse(api.CodeNotAsExpected, err.Error())
+	}
 	rows := route.CompilePod(a.self, p)
 	for addr, want := range rows.Endpoints {
 		if have, ok, err := a.datapath.Endpoint(addr); err != nil || !ok || have != want {

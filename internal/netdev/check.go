@@ -150,5 +150,5 @@ func (c *conn) checkNeighbour(index int, addr netip.Addr, mac cluster.MAC) error
 			return nil
 		}
 	}
-	return fmt.Errorf("the next hop %s has no permanent neighbour entry %x", addr, mac)
+	return fmt.Errorf("%s has no permanent neighbour entry with %x", addr, mac)
 }
