@@ -73,7 +73,7 @@ func (a *Agent) take(has ...netip.Addr) ([]netip.Addr, *api.Error) {
 		if err != nil {
 			a.untake(taken)
 			if errors.Is(err, ipam.ErrExhausted) {
-				return nil, &api.Error{Code: api.CodeExhausted, Msg: fmt.Sprintf("no free address in %s", pool.Prefix())}
+				return nil, &api.Error{Code: api.CodeTryAgain, Msg: fmt.Sprintf("no free address in %s", pool.Prefix())}
 			}
 			return nil, &api.Error{Code: api.CodeIO, Msg: err.Error()}
 		}

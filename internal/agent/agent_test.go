@@ -265,7 +265,7 @@ func TestAnExhaustedRangeSaysSo(t *testing.T) {
 		n.add(fmt.Sprint("p", i), pods[i].File())
 	}
 	more := testnet.New(t)
-	n.refused(api.CodeExhausted, api.Request{Verb: api.Add, Attachment: at("more")}, more.File())
+	n.refused(api.CodeTryAgain, api.Request{Verb: api.Add, Attachment: at("more")}, more.File())
 	n.refused(api.CodeNotAvailable, api.Request{Verb: api.Status}, nil)
 	n.del("p3")
 	n.must(api.Request{Verb: api.Status}, nil)

@@ -247,7 +247,7 @@ func TestGarbageAmongTheReservationsCostsNoAddressForEver(t *testing.T) {
 		given[a] = true
 	}
 	more := testnet.New(t)
-	n.refused(api.CodeExhausted, api.Request{Verb: api.Add, Attachment: at("more")}, more.File())
+	n.refused(api.CodeTryAgain, api.Request{Verb: api.Add, Attachment: at("more")}, more.File())
 	n.must(api.Request{Verb: api.GC, Attachment: api.Attachment{Network: "polder"}, IPAM: true, Valid: []api.Attachment{}}, nil)
 	n.onReserved(func(d *datapath.Datapath) error { return d.DeleteReservation(netip.MustParseAddr("10.0.1.5")) })
 }
@@ -406,7 +406,7 @@ func TestAnAddressThatTheIPAMPluginGaveIsNobodyElses(t *testing.T) {
 		}
 	}
 	more := testnet.New(t)
-	n.refused(api.CodeExhausted, api.Request{Verb: api.Add, Attachment: at("more")}, more.File())
+	n.refused(api.CodeTryAgain, api.Request{Verb: api.Add, Attachment: at("more")}, more.File())
 	n.must(api.Request{Verb: api.Release, Attachment: at("r")}, nil)
 	if got := n.add("more", more.File()).Addresses[0].Prefix.Addr(); got != held {
 		t.Fatalf("got %s", got)
