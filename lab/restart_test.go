@@ -64,6 +64,9 @@ func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 			t.Log(gap)
 		}
 	}
+	if err := w.DeletePod(t.Context(), churn.door.Name); err != nil {
+		t.Fatal(err)
+	}
 	w.settled(t)
 	w.asBefore(t, before)
 }
@@ -161,6 +164,7 @@ func (w *world) checkNode(ctx context.Context, n *lab.Node, agent string) error 
 type churn struct {
 	once          sync.Once
 	done          chan struct{}
+	door          *lab.Pod // what they connect to; no other traffic goes there
 	running       sync.WaitGroup
 	pods, retries atomic.Int64
 }
@@ -171,7 +175,8 @@ func (w *world) churn(t *testing.T) *churn {
 	t.Helper()
 	c := &churn{done: make(chan struct{})}
 	t.Cleanup(c.stop)
-	port := echoServer(t, w.two)
+	c.door = create(t, w.Cluster, lab.PodOptions{Name: "door", Node: w.near.Name})
+	port := echoServer(t, c.door)
 	for i, n := range w.Nodes() {
 		c.running.Go(func() {
 			for j := 0; ; j++ {
@@ -213,7 +218,7 @@ func (c *churn) one(w *world, n *lab.Node, name string, port int) error {
 	}
 	c.pods.Add(1)
 	for i, a := range pod.Addresses {
-		if err := echoes(pod.Place, a, w.two.Addresses[i], port); err != nil {
+		if err := echoes(pod.Place, a, c.door.Addresses[i], port); err != nil {
 			return fmt.Errorf("new pod %s cannot connect: %w", name, err)
 		}
 	}

@@ -110,6 +110,11 @@ func (r Report) Lost() []string {
 			broken = append(broken, p.Name+": there was no traffic")
 		}
 	}
+	for _, name := range []string{"Tcp.OutRsts", "Tcp.EstabResets"} {
+		if n := r.Counters[name]; n > 0 {
+			broken = append(broken, fmt.Sprintf("the kernels counted %s %d", name, n))
+		}
+	}
 	return broken
 }
 
