@@ -40,7 +40,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		Rules:      peers.Rules,
 		Neighbours: map[route.NeighbourKey]cluster.MAC{},
 		Masquerade: masquerade(opts, self, nodes),
-		Sysctls:    sysctls(self, local),
+		Sysctls:    sysctls(self, local, peers.Tunnel != nil),
 		PodMTU:     peers.PodMTU,
 	}
 	t.Config.Tunnel = local.Tunnel
@@ -121,8 +121,14 @@ func disjoint(prefixes []netip.Prefix) []netip.Prefix {
 
 // sysctls lets the kernel forward. Forwarding IPv6 stops a node from accepting router advertisements unless it is
 // told to go on (accept_ra 2, Documentation/networking/ip-sysctl.rst): it would lose its own default route.
-func sysctls(self cluster.Node, local cluster.Local) map[string]string {
+//
+// Reverse path filtering on the tunnel is loose, whatever it is elsewhere: the kernel takes the greater of a link's
+// value and that of "all", so 0 would not help where that is 1.
+func sysctls(self cluster.Node, local cluster.Local, tunnel bool) map[string]string {
 	s := map[string]string{}
+	if tunnel && local.Tunnel != 0 {
+		s["net/ipv4/conf/"+route.TunnelName+"/rp_filter"] = "2"
+	}
 	if _, ok := self.PodCIDR(true); ok {
 		s["net/ipv4/ip_forward"] = "1"
 	}

@@ -23,6 +23,7 @@ const (
 	tunnelOverhead6 = 40 + 8 + 8 + 14
 
 	defaultMTU = 1500 // where the kernel shows no uplink yet
+	minMTU6    = 1280 // RFC 8200, 5: the kernel turns IPv6 off on a link with less
 )
 
 // Peers is what the other nodes ask of this one.
@@ -51,6 +52,11 @@ func CompilePeers(mode Mode, self cluster.Node, nodes []cluster.Node, local clus
 	}
 	c.unreachable()
 	c.PodMTU = c.mtu
+	if _, ipv6 := self.PodCIDR(false); ipv6 && c.mtu < minMTU6 {
+		c.PodMTU = minMTU6
+		c.Problems = append(c.Problems, cluster.Problem{Object: "Node/" + self.Name, Message: fmt.Sprintf(
+			"the least MTU of its paths is %d for pods, but IPv6 needs %d: raise the MTU of the links between nodes", c.mtu, minMTU6)})
+	}
 	return c.Peers
 }
 
