@@ -46,9 +46,9 @@ func (b *bench) crowded(ctx context.Context) (err error) {
 		}
 		theirs = append(theirs, r.containers)
 	}
-	rounds := 60
+	rounds := 30
 	if b.quick {
-		rounds = 15
+		rounds = 10
 	}
 	adds := make([][]float64, 4)
 	for round := range rounds {

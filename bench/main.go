@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -84,27 +86,23 @@ func (o options) complete() (options, error) {
 			return o, fmt.Errorf("--only %s: there are P1 to P8 and C1 to C5", id)
 		}
 	}
-	if o.docs == "" && !o.quick && o.only == nil {
-		o.docs = "docs"
-	}
-	preset := func(v *time.Duration, full, quick time.Duration) {
-		if *v == 0 && o.quick {
-			*v = quick
-		} else if *v == 0 {
-			*v = full
-		}
-	}
-	preset(&o.slice, 2*time.Second, 400*time.Millisecond)
-	preset(&o.churn, time.Minute, 15*time.Second)
-	if o.rounds == 0 && o.quick {
-		o.rounds = 7
-	} else if o.rounds == 0 {
-		o.rounds = 15
-	}
 	if os.Geteuid() != 0 {
 		return o, errors.New("the benchmark needs root: it makes namespaces and links")
 	}
+	o.preset()
 	return o, nil
+}
+
+// preset fills in what the command line does not say.
+func (o *options) preset() {
+	if o.docs == "" && !o.quick && o.only == nil {
+		o.docs = "docs"
+	}
+	rounds, slice, churn := 15, 2*time.Second, time.Minute
+	if o.quick {
+		rounds, slice, churn = 7, 400*time.Millisecond, 15*time.Second
+	}
+	o.rounds, o.slice, o.churn = cmp.Or(o.rounds, rounds), cmp.Or(o.slice, slice), cmp.Or(o.churn, churn)
 }
 
 func isMeasure(id string) bool {
@@ -113,17 +111,7 @@ func isMeasure(id string) bool {
 
 // measures says whether one of these is to be measured.
 func (o options) measures(ids ...string) bool {
-	if o.only == nil {
-		return true
-	}
-	for _, want := range o.only {
-		for _, id := range ids {
-			if id == want {
-				return true
-			}
-		}
-	}
-	return false
+	return o.only == nil || slices.ContainsFunc(ids, func(id string) bool { return slices.Contains(o.only, id) })
 }
 
 func (o options) run() error {
