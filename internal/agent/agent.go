@@ -230,25 +230,25 @@ func (a *Agent) send(ctx context.Context, req api.Request, netns *os.File) api.R
 	return refuse(api.CodeTryAgain, "the agent is busy or stopping")
 }
 
-// announce tells the cluster that this node's network is up, as soon as it is.
+// announce tells the cluster that this node's network is up, as soon as it is, and again should it forget. Ready asks
+// nobody when the cluster knows.
 func (a *Agent) announce(ctx context.Context) {
 	if a.cfg.Ready == nil {
 		return
 	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	wait := time.Second
 	for {
-		if a.status.Load().Ready {
-			err := a.cfg.Ready(ctx)
-			if err == nil {
-				return
-			}
-			a.log.Warn("node is not marked as ready", "err", err)
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(wait):
+		}
+		if !a.status.Load().Ready {
+			continue
+		}
+		wait = resyncEvery
+		if err := a.cfg.Ready(ctx); err != nil {
+			a.log.Warn("node is not marked as ready", "err", err)
 		}
 	}
 }
