@@ -25,7 +25,8 @@ func Page(columns []Column, kubernetes string) string {
 	tests := Tests()
 	fmt.Fprintf(&page, "# Conformance\n\nThe network tests of the Kubernetes %s e2e suite (`[sig-network]`, %d tests, %d of them `[Conformance]`), run by\n",
 		kubernetes, len(tests), count(tests, "[Conformance]"))
-	page.WriteString("`make e2e` against a real Kubernetes on one machine. `e2e/README.md` says how; this page is written by its `report` command.\n\n")
+	page.WriteString("`make e2e` against a real Kubernetes on one machine. `e2e/README.md` says how; this page is written by its `report` command.\n" +
+		"Services are kube-proxy's (nftables mode) unless a configuration says otherwise. A skipped test has its reason beside it.\n\n")
 	if len(columns) == 0 {
 		page.WriteString("No run has been recorded yet.\n")
 		return page.String()
