@@ -74,7 +74,7 @@ func dependencies() []dependency {
 		{"k8s.io/apimachinery", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
 		{"k8s.io/streaming", []string{"internal/podexec"}, "what client-go upgrades connections with"},
 		{"sigs.k8s.io/yaml", []string{"internal/watch", "lab", "bench", "e2e"}, "manifests are read in one place; the others write them"},
-		{"github.com/go-logr/logr", []string{"internal/watch"}, "client-go's words for a log; ours is log/slog"},
+		{"github.com/go-logr/logr", []string{"internal/watch", "internal/podexec"}, "client-go's words for a log; ours is log/slog"},
 		{"github.com/fsnotify/fsnotify", []string{"internal/watch"}, "the folder of manifests is a source of cluster state"},
 		{"github.com/cilium/ebpf", []string{"internal/datapath", "bench"}, "row and map entry meet in one place"},
 		{"github.com/vishvananda/netlink", []string{"internal/netdev", "internal/testnet", "lab", "bench", "e2e"}, "rows and kernel objects meet in one place; the others build machines, not pods"},

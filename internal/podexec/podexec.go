@@ -12,8 +12,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/httpstream"
@@ -165,18 +166,20 @@ func (c *Cluster) Run(ctx context.Context, a Agent, stderr io.Writer, command ..
 	if err != nil {
 		return nil, fmt.Errorf("run in pod %s/%s: %w", agentNamespace, a.pod, err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	// What client-go would log about connections that end, the reader learns from its errors.
+	ctx, cancel := context.WithCancel(logr.NewContext(ctx, logr.Discard()))
 	stdin, toStdin := io.Pipe()
 	fromStdout, stdout := io.Pipe()
-	s := &stream{PipeReader: fromStdout, in: toStdin, cancel: cancel}
-	s.running.Go(func() {
+	s := &stream{PipeReader: fromStdout, in: toStdin, cancel: cancel, ended: make(chan struct{})}
+	go func() { // ends when the program has, or at Close
+		defer close(s.ended)
 		err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: stdin, Stdout: stdout, Stderr: stderr})
 		if err == nil {
 			err = io.EOF
 		}
 		stdout.CloseWithError(err) // the reader learns how it ended
 		stdin.CloseWithError(err)
-	})
+	}()
 	return s, nil
 }
 
@@ -198,17 +201,25 @@ func (c *Cluster) executor(request *rest.Request) (remotecommand.Executor, error
 // stream is a program's standard input and output.
 type stream struct {
 	*io.PipeReader
-	in      *io.PipeWriter
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	in     *io.PipeWriter
+	cancel context.CancelFunc
+	ended  chan struct{}
 }
 
 func (s *stream) Write(b []byte) (int, error) { return s.in.Write(b) }
 
-// Close ends the program's input, which ends it, and the connection. It may be called twice.
+// closeTimeout is how long a program may take to end after its input has.
+const closeTimeout = 2 * time.Second
+
+// Close ends the program's input, which ends it, and then the connection. It may be called twice.
 func (s *stream) Close() error {
-	err := errors.Join(s.in.Close(), s.PipeReader.Close())
+	err := s.in.Close()
+	select {
+	case <-s.ended:
+	case <-time.After(closeTimeout):
+	}
 	s.cancel()
-	s.running.Wait()
+	err = errors.Join(err, s.PipeReader.Close())
+	<-s.ended
 	return err
 }
