@@ -89,7 +89,7 @@ func removeGroup(group string) error {
 	if err != nil {
 		return fmt.Errorf("kill processes of %s: %w", group, err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(60 * time.Second); ; {
 		populated, err := groupPopulated(group)
 		if err != nil {
 			return err
@@ -98,7 +98,7 @@ func removeGroup(group string) error {
 			break
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("kill processes of %s: some are still there after 10 s", group)
+			return fmt.Errorf("kill processes of %s: some are still there after a minute", group)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
