@@ -23,6 +23,9 @@ func Down(state string) (bool, error) {
 			return false, err
 		}
 	}
+	if os.Geteuid() != 0 {
+		return true, errNotRoot
+	}
 	unlock, err := f.lock(true)
 	if err != nil {
 		return false, err

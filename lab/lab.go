@@ -31,6 +31,8 @@ var ErrUp = errors.New("a lab is up already")
 // ErrDown says that there is no lab in the state folder.
 var ErrDown = errors.New("no lab is up")
 
+var errNotRoot = errors.New("the lab needs root: it makes and enters namespaces")
+
 // Up builds a lab and returns when all its agents are ready. What it built it takes down again when it fails or ctx
 // ends. The remains of a lab that was killed while it was built, or whose processes are all gone, it clears away.
 func Up(ctx context.Context, o Options) (*Cluster, error) {
@@ -39,7 +41,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	if os.Geteuid() != 0 {
-		return nil, errors.New("the lab needs root: it makes namespaces and links")
+		return nil, errNotRoot
 	}
 	if err := o.checkPrograms(); err != nil {
 		return nil, err
@@ -74,6 +76,9 @@ func Open(state string) (*Cluster, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, errNotRoot
 	}
 	return &Cluster{f, r}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,41 +80,9 @@ func (p process) signal(sig unix.Signal) error {
 	return unix.PidfdSendSignal(int(file.Fd()), sig, nil, 0)
 }
 
-// wait returns once the process has ended, or errors after the timeout. Where the process is a child of this one, its
-// exit status is collected, so that no zombie remains.
-func (p process) wait(timeout time.Duration) error {
-	file, err := p.open()
-	if err == nil {
-		defer file.Close()
-		if err := pollReadable(file, timeout); err != nil {
-			return fmt.Errorf("wait for process %d: %w", p.PID, err)
-		}
-	}
-	p.reap()
-	return nil
-}
-
 // reap collects the exit status of a child that has ended; of other processes it is not ours to collect.
 func (p process) reap() {
 	if p.PID != 0 {
 		unix.Wait4(p.PID, nil, unix.WNOHANG, nil)
-	}
-}
-
-// pollReadable waits until a pidfd says that its process has ended.
-func pollReadable(file *os.File, timeout time.Duration) error {
-	deadline := time.Now().Add(timeout)
-	for {
-		fds := []unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(max(time.Until(deadline), 0).Milliseconds()))
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return err
-		case n == 0:
-			return os.ErrDeadlineExceeded
-		default:
-			return nil
-		}
 	}
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/polder-net/polder/internal/probe"
@@ -48,6 +50,9 @@ It checks the lab that is up; or the cluster of a kubeconfig, where the agents' 
 // options chooses what is checked, and says so.
 func (c checkFlags) options(ctx context.Context, e env) (string, probe.Options, error) {
 	if c.local {
+		if os.Geteuid() != 0 {
+			return "", probe.Options{}, errors.New("--local needs root: it opens sockets inside the pods' network namespaces")
+		}
 		o, err := c.localOptions(ctx, e)
 		return "this node", o, err
 	}

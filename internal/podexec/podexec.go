@@ -17,7 +17,6 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -162,7 +161,8 @@ func (c *Cluster) Run(ctx context.Context, a Agent, stderr io.Writer, command ..
 		VersionedParams(&corev1.PodExecOptions{
 			Container: a.container, Command: command, Stdin: true, Stdout: true, Stderr: true,
 		}, scheme.ParameterCodec)
-	executor, err := c.executor(request)
+	// WebSocket alone: API servers from 1.30 on, the oldest that Polder is for, speak it here.
+	executor, err := remotecommand.NewWebSocketExecutor(c.config, http.MethodGet, request.URL().String())
 	if err != nil {
 		return nil, fmt.Errorf("run in pod %s/%s: %w", agentNamespace, a.pod, err)
 	}
@@ -181,21 +181,6 @@ func (c *Cluster) Run(ctx context.Context, a Agent, stderr io.Writer, command ..
 		stdin.CloseWithError(err)
 	}()
 	return s, nil
-}
-
-// executor speaks WebSocket, and SPDY with servers that do not know it for this, as kubectl does.
-func (c *Cluster) executor(request *rest.Request) (remotecommand.Executor, error) {
-	modern, err := remotecommand.NewWebSocketExecutor(c.config, http.MethodGet, request.URL().String())
-	if err != nil {
-		return nil, err
-	}
-	old, err := remotecommand.NewSPDYExecutor(c.config, http.MethodPost, request.URL())
-	if err != nil {
-		return nil, err
-	}
-	return remotecommand.NewFallbackExecutor(modern, old, func(err error) bool {
-		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
-	})
 }
 
 // stream is a program's standard input and output.

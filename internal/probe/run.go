@@ -161,8 +161,11 @@ func plan(ends []*end, pairs []pair) []trial {
 	return trials
 }
 
-// kinds are the dials of a trial.
-func kinds() [3]kind { return [...]kind{tcp, udp, full} }
+// dialsPerTrial is how many kinds there are.
+const dialsPerTrial = 3
+
+// kinds are the dials of a trial, in the order of their numbers.
+func kinds() [dialsPerTrial]kind { return [...]kind{tcp, udp, full} }
 
 // dialAll carries all trials out, each dial by the prober of the node that it comes from, and returns how many.
 func dialAll(sessions []*session, trials []trial, progress func(done, total, failed int)) int {
@@ -179,7 +182,7 @@ func dialAll(sessions []*session, trials []trial, progress func(done, total, fai
 			}
 			s := t.from.session
 			dials[s] = append(dials[s], dial{
-				ID: i*len(kinds()) + k, From: t.from.id, Kind: kind, To: t.at.Address, Port: port,
+				ID: i*dialsPerTrial + k, From: t.from.id, Kind: kind, To: t.at.Address, Port: port,
 			})
 			total++
 		}
@@ -189,7 +192,7 @@ func dialAll(sessions []*session, trials []trial, progress func(done, total, fai
 	got := func(r result) {
 		mu.Lock()
 		defer mu.Unlock()
-		trials[r.ID/len(kinds())].results[kinds()[r.ID%len(kinds())]] = r
+		trials[r.ID/dialsPerTrial].results[kinds()[r.ID%dialsPerTrial]] = r
 		done++
 		if r.Error != "" {
 			failed++
