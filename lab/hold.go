@@ -49,17 +49,8 @@ func Hold(ctx context.Context, state, node string) error {
 	return nil
 }
 
-// HoldPod is the life of a pod's process, in the pod's new namespaces: it does nothing, until ctx is done.
-func HoldPod(ctx context.Context, pod string) error {
-	if err := unix.Sethostname([]byte(pod)); err != nil {
-		return fmt.Errorf("set host name: %w", err)
-	}
-	<-ctx.Done()
-	return nil
-}
-
-// HoldFabric is the life of the fabric's process: it does nothing, until ctx is done.
-func HoldFabric(ctx context.Context) { <-ctx.Done() }
+// HoldStill is the life of a pod's and of the fabric's process: it does nothing, until ctx is done.
+func HoldStill(ctx context.Context) { <-ctx.Done() }
 
 // runAgent runs the agent once. When ctx is done it gets SIGTERM and, if that does not end it, SIGKILL.
 func runAgent(ctx context.Context, f folder, r record, node string, log *os.File) error {

@@ -91,6 +91,10 @@ func (n *Node) startPod(p *podRecord) error {
 	if err != nil {
 		return err
 	}
+	own := Place{Name: p.Name, holder: p.Holder}
+	if err := own.in(unix.CLONE_NEWUTS, func() error { return unix.Sethostname([]byte(p.Name)) }); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.Holder.PID))
 	if err != nil {
 		return err

@@ -227,13 +227,10 @@ func labHold(e env, args []string) error {
 
 func labHoldPod(e env, args []string) error {
 	f := newFlags("lab hold-pod", "NAME", "The process of a pod. The lab starts it.")
-	words, err := f.parse(e, args, "NAME")
-	if err != nil {
+	if _, err := f.parse(e, args, "NAME"); err != nil {
 		return err
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	return lab.HoldPod(ctx, words[0])
+	return holdStill()
 }
 
 func labHoldFabric(e env, args []string) error {
@@ -241,9 +238,13 @@ func labHoldFabric(e env, args []string) error {
 	if _, err := f.parse(e, args); err != nil {
 		return err
 	}
+	return holdStill()
+}
+
+func holdStill() error {
 	ctx, stop := interruptible()
 	defer stop()
-	lab.HoldFabric(ctx)
+	lab.HoldStill(ctx)
 	return nil
 }
 
