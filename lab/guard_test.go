@@ -79,7 +79,7 @@ func moved(before, after map[string]uint64) map[string]uint64 {
 	return m
 }
 
-// arrivals takes what the taps have seen, by mark and tap. What a link itself sent does not count.
+// arrivals takes what the taps have seen, by mark and tap: what came in, and what went out because of it.
 func (g *guard) arrivals() map[string][]string {
 	found := map[string][]string{}
 	for name, tap := range g.taps {
