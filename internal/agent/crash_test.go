@@ -16,6 +16,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/datapath"
 	"github.com/polder-net/polder/internal/ipam"
@@ -110,22 +112,31 @@ func TestDelOfAPodWhoseNamespaceHasJustVanishedFreesItsAddress(t *testing.T) {
 
 func TestANamespaceThatIsDeletedInTheMiddleOfAddLeavesNothing(t *testing.T) {
 	n := newNode(t, oneNode("10.0.1.0/24"))
+	nowhere, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nowhere.Close()
 	for i := range 20 {
 		pod := testnet.New(t)
 		dup, err := os.Open(pod.Path())
 		if err != nil {
 			t.Fatal(err)
 		}
+		fd := int(dup.Fd())
 		pod.Close()
 		id := fmt.Sprint("p", i)
 		closed := make(chan struct{})
 		go func() { // from here on the request alone holds the namespace
 			defer close(closed)
 			time.Sleep(time.Duration(i) * 200 * time.Microsecond)
-			dup.Close()
+			if err := unix.Dup3(int(nowhere.Fd()), fd, unix.O_CLOEXEC); err != nil {
+				t.Error(err)
+			}
 		}()
 		resp, err := n.call(api.Request{Verb: api.Add, Attachment: at(id)}, dup)
 		<-closed
+		dup.Close()
 		_ = resp // it may have worked, or not: the runtime sends DEL in any case, or GC
 		if err == nil && i%2 == 0 {
 			n.del(id)
