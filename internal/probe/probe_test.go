@@ -161,16 +161,21 @@ func (f *flat) options() Options {
 				Namespace: "ns", Name: fmt.Sprintf("pod-%d%d", i+1, j+1), Node: node.Name, Addresses: podAddresses(i, j),
 			})
 		}
-		o.Targets = append(o.Targets, Target{Node: node, Connect: func(context.Context) (io.ReadWriteCloser, error) {
-			ours, its := net.Pipe()
-			go func() {
-				defer its.Close()
-				f.nodes[i].Do(func() { Serve(its, its, f.find(i)) })
-			}()
-			return ours, nil
-		}})
+		o.Targets = append(o.Targets, Target{Node: node, Connect: f.prober(i, f.find(i))})
 	}
 	return o
+}
+
+// prober connects to a prober in a node that finds what find says.
+func (f *flat) prober(i int, find func() ([]Namespace, error)) func(context.Context) (io.ReadWriteCloser, error) {
+	return func(context.Context) (io.ReadWriteCloser, error) {
+		ours, its := net.Pipe()
+		go func() {
+			defer its.Close()
+			f.nodes[i].Do(func() { Serve(its, its, find) })
+		}()
+		return ours, nil
+	}
 }
 
 func podAddresses(i, j int) []netip.Addr {
@@ -326,24 +331,12 @@ func TestASmallerMTUThatThePathTellsIsFine(t *testing.T) {
 func TestADuplicateAddressIsFound(t *testing.T) {
 	f := newFlat(t)
 	o := f.options()
-	second := o.Targets[1].Connect
-	o.Targets[1].Connect = func(ctx context.Context) (io.ReadWriteCloser, error) { return second(ctx) }
 	f.pods[1][1].Addr("eth0", "10.244.1.2/32")
-	find := f.find(1)
-	o.Targets[1].Connect = func(context.Context) (io.ReadWriteCloser, error) {
-		ours, its := net.Pipe()
-		go func() {
-			defer its.Close()
-			f.nodes[1].Do(func() {
-				Serve(its, its, func() ([]Namespace, error) {
-					list, err := find()
-					list[1].Addresses = append(list[1].Addresses, netip.MustParseAddr("10.244.1.2"))
-					return list, err
-				})
-			})
-		}()
-		return ours, nil
-	}
+	o.Targets[1].Connect = f.prober(1, func() ([]Namespace, error) {
+		list, err := f.find(1)()
+		list[1].Addresses = append(list[1].Addresses, netip.MustParseAddr("10.244.1.2"))
+		return list, err
+	})
 	r, err := Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -378,6 +371,16 @@ func TestANodeThatCannotBeProbedIsAFailure(t *testing.T) {
 	o.Targets[0].Connect = o.Targets[1].Connect
 	if _, err := Run(t.Context(), o); err == nil {
 		t.Error("a check of no node at all is no error")
+	}
+}
+
+func TestANodeAloneProvesNothing(t *testing.T) {
+	f := newFlat(t)
+	o := f.options()
+	o.Targets = o.Targets[:1]
+	o.Targets[0].Connect = f.prober(0, func() ([]Namespace, error) { return nil, nil })
+	if r, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "nothing to prove") {
+		t.Errorf("the report is %+v, %v", r, err)
 	}
 }
 

@@ -36,21 +36,25 @@ type Options struct {
 func Run(ctx context.Context, o Options) (Report, error) {
 	began := time.Now()
 	sessions := connect(ctx, o.Targets)
-	defer func() {
+	closeAll := func() {
 		for _, s := range sessions {
 			s.close()
 		}
-	}()
-	// Cutting the probers off makes all that is under way fail, and so end.
-	defer context.AfterFunc(ctx, func() {
-		for _, s := range sessions {
-			s.close()
-		}
-	})()
-	ends := name(sessions, o.Pods)
-	if len(ends) == 0 {
-		return Report{}, errors.Join(errors.New("no node could be probed"), failuresOf(sessions))
 	}
+	defer closeAll()
+	// Cutting the probers off makes all that is under way fail, and so end.
+	defer context.AfterFunc(ctx, closeAll)()
+	r, err := run(sessions, o)
+	if ctx.Err() != nil {
+		return Report{}, context.Cause(ctx)
+	}
+	r.Seconds = time.Since(began).Seconds()
+	return r, err
+}
+
+// run checks a network whose probers are ready.
+func run(sessions []*session, o Options) (Report, error) {
+	ends := name(sessions, o.Pods)
 	nodes := 0
 	for _, e := range ends {
 		if e.isNode() {
@@ -58,21 +62,21 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		}
 	}
 	pairs, possible := choosePairs(nodes, len(ends), o.All)
+	trials := plan(ends, pairs)
+	if len(trials) == 0 {
+		return Report{}, errors.Join(errors.New("there is nothing to prove: not even two nodes, or a node and a pod"), failuresOf(sessions))
+	}
+	r := Report{Nodes: nodes, Pods: len(ends) - nodes, Pairs: len(pairs), Possible: possible}
+	r.Probes = dialAll(sessions, trials, o.Progress)
 	t := &tally{laws: newLaws()}
 	checkStart(t, sessions)
 	checkAddresses(t, ends)
 	checkPods(t, sessions, o.Pods)
-	r := Report{Nodes: nodes, Pods: len(ends) - nodes, Pairs: len(pairs), Possible: possible}
-	trials := plan(ends, pairs)
-	r.Probes = dialAll(sessions, trials, o.Progress)
-	if err := ctx.Err(); err != nil {
-		return Report{}, context.Cause(ctx)
-	}
 	for i := range trials {
 		trials[i].judge(t)
 	}
 	t.sort()
-	r.Laws, r.Failures, r.Seconds = t.laws, append([]Failure{}, t.failures...), time.Since(began).Seconds()
+	r.Laws, r.Failures = t.laws, append([]Failure{}, t.failures...)
 	r.Notes = notes(r, ends, trials)
 	return r, nil
 }
