@@ -70,9 +70,3 @@ func (c counters) minus(before counters) counters {
 	}
 	return d
 }
-
-func (c counters) add(d counters) {
-	for name, n := range d {
-		c[name] += n
-	}
-}

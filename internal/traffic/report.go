@@ -13,6 +13,7 @@ type Report struct {
 	Took     time.Duration
 	Paths    []PathReport // the control path last
 	Counters counters     // of the kernels of all places, what moved
+	Details  []string     // and where
 }
 
 // PathReport is what became of a path's traffic.
@@ -42,6 +43,15 @@ func (r *Run) report(took time.Duration) Report {
 		out.Paths = append(out.Paths, p.report())
 	}
 	return out
+}
+
+func (r *Report) add(place string, moved counters) {
+	for _, name := range counted() {
+		if n := moved[name]; n > 0 {
+			r.Counters[name] += n
+			r.Details = append(r.Details, fmt.Sprintf("%s: the kernel counted %s %d", place, name, n))
+		}
+	}
 }
 
 func (p *path) report() PathReport {
@@ -149,10 +159,8 @@ func (r Report) String() string {
 			p.Datagrams, p.LostDatagrams, round(p.MaxDelay))
 	}
 	w.Flush()
-	for _, name := range counted() {
-		if n := r.Counters[name]; n > 0 {
-			fmt.Fprintf(&b, "kernels counted %s %d\n", name, n)
-		}
+	for _, line := range r.Details {
+		fmt.Fprintln(&b, line)
 	}
 	for _, p := range r.Paths {
 		for _, e := range p.Errors {

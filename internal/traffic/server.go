@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,10 +24,13 @@ func listen(at End) (*server, error) {
 	s := &server{conns: map[net.Conn]bool{}}
 	err := at.Do(func() error {
 		any := netip.AddrPortFrom(at.Addr, 0)
-		var err error
-		if s.listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(any)); err != nil {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false) // plain TCP, as nearly everybody speaks it
+		l, err := lc.Listen(context.Background(), "tcp", any.String())
+		if err != nil {
 			return err
 		}
+		s.listener = l.(*net.TCPListener)
 		if s.packets, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(any)); err != nil {
 			s.listener.Close()
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -52,11 +53,18 @@ const patience = 15 * time.Second
 // Run is traffic that flows.
 type Run struct {
 	paths   []*path
-	before  map[Place]counters
+	places  []*place
 	stop    chan struct{}
 	running sync.WaitGroup
 	started time.Time
 	ended   func() (Report, error) // once
+}
+
+// place is a namespace with what its kernel had counted at the start.
+type place struct {
+	Place
+	name   string
+	before counters
 }
 
 // path is a path with what runs on it.
@@ -72,7 +80,7 @@ type path struct {
 // Start starts the load on every path, and the same on the control path. It returns when all long-lived connections
 // stand and one round of each kind has gone through.
 func Start(paths []Path, control Path, load Load) (*Run, error) {
-	r := &Run{stop: make(chan struct{}), before: map[Place]counters{}, started: time.Now()}
+	r := &Run{stop: make(chan struct{}), started: time.Now()}
 	r.ended = sync.OnceValues(r.end)
 	for i, p := range append(paths[:len(paths):len(paths)], control) {
 		r.paths = append(r.paths, &path{Path: p, control: i == len(paths)})
@@ -91,14 +99,8 @@ func Start(paths []Path, control Path, load Load) (*Run, error) {
 
 // prepare opens everything of a path that stays open.
 func (r *Run) prepare(p *path, load Load) (err error) {
-	for _, e := range []End{p.From, p.To} {
-		if err := e.Do(noTailLossProbes); err != nil {
-			return err
-		}
-		if _, ok := r.before[e.Place]; ok {
-			continue
-		}
-		if r.before[e.Place], err = readCounters(e.Place); err != nil {
+	for i, e := range []End{p.From, p.To} {
+		if err := r.watch(e.Place, p.Name+[]string{", sender", ", receiver"}[i]); err != nil {
 			return err
 		}
 	}
@@ -123,6 +125,19 @@ func (r *Run) prepare(p *path, load Load) (err error) {
 	if load.Datagrams > 0 {
 		p.datagrams, err = openDatagrams(p.From, p.server, time.Second/time.Duration(load.Datagrams))
 	}
+	return err
+}
+
+// watch remembers what a place's kernel has counted so far.
+func (r *Run) watch(p Place, name string) error {
+	if slices.ContainsFunc(r.places, func(known *place) bool { return known.Place == p }) {
+		return nil
+	}
+	if err := p.Do(noTailLossProbes); err != nil {
+		return err
+	}
+	before, err := readCounters(p)
+	r.places = append(r.places, &place{p, name, before})
 	return err
 }
 
@@ -161,10 +176,10 @@ func (r *Run) end() (Report, error) {
 	r.close()
 	r.running.Wait()
 	var errs []error
-	for place, before := range r.before {
-		after, err := readCounters(place)
+	for _, p := range r.places {
+		after, err := readCounters(p)
 		errs = append(errs, err)
-		report.Counters.add(after.minus(before))
+		report.add(p.name, after.minus(p.before))
 	}
 	return report, errors.Join(errs...)
 }
