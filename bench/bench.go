@@ -97,11 +97,6 @@ func ratioRow(id, what string, a, b []float64, seen string) report.Row {
 	return report.Row{ID: id, What: what, Unit: report.Ratio, Value: stats.Bootstrap(stats.Ratios(a, b)), Seen: seen}
 }
 
-func atLeast(r report.Row, bar float64) report.Row {
-	r.Bar = bar
-	return r
-}
-
 func atMost(r report.Row, bar float64) report.Row {
 	r.Bar, r.Most = bar, true
 	return r

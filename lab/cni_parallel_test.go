@@ -196,7 +196,9 @@ func TestAddressesOfThePluginAndOfTheIPAMPluginNeverMeet(t *testing.T) {
 			return nil
 		}
 		if err == nil {
-			err = n.tryDel(list, containers[i])
+			if err := n.tryDel(list, containers[i]); err != nil {
+				return err
+			}
 		}
 		if r, err = n.ipam("ADD", "other", containers[i].ContainerID); err == nil {
 			mu.Lock()

@@ -42,7 +42,8 @@ func openFlow(from End, to netip.AddrPort, every time.Duration) (*flow, error) {
 	f := &flow{conn: conn, every: every, finished: make(chan struct{})}
 	conn.SetDeadline(time.Now().Add(patience))
 	defer conn.SetDeadline(time.Time{})
-	if err := f.writeRecord(); err == nil {
+	err = f.writeRecord()
+	if err == nil {
 		err = f.readRecord(make([]byte, recordLen))
 	}
 	if err != nil {
