@@ -76,9 +76,13 @@ func echoes(from lab.Place, source, to netip.Addr, port int) error {
 	})
 }
 
-// isTryAgain says whether a plugin said that its runtime shall try again, CNI's code 11, or that its agent was killed
-// with the question in its hands.
+// isTryAgain says whether a plugin said that its runtime shall try again, CNI's code 11. Of an agent that was killed or
+// stopped with the question in its hands, an I/O error (5) is as good: nobody knows better, and runtimes try again.
 func isTryAgain(err error) bool {
 	var said *types.Error
-	return errors.As(err, &said) && (said.Code == api.CodeTryAgain || strings.Contains(err.Error(), "connection reset by peer"))
+	if !errors.As(err, &said) {
+		return false
+	}
+	return said.Code == api.CodeTryAgain || said.Code == api.CodeIO &&
+		(strings.Contains(err.Error(), "connection reset by peer") || strings.Contains(err.Error(), "read request: "))
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/polder-net/polder/internal/traffic"
 	"github.com/polder-net/polder/lab"
 )
@@ -45,7 +47,7 @@ func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 	}
 	t.Cleanup(func() { run.Stop() })
 	churn := w.churn(t)
-	w.disturb(t, seed, []string{newer, otherLayout, w.Bin() + "/polder-agent"})
+	broken := w.disturb(seed, []string{newer, otherLayout, w.Bin() + "/polder-agent"})
 	churn.stop()
 	report, err := run.Stop()
 	if err != nil {
@@ -67,14 +69,16 @@ func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 	if err := w.DeletePod(t.Context(), churn.door.Name); err != nil {
 		t.Fatal(err)
 	}
+	if broken != nil {
+		t.Fatal(broken) // now that it is known what became of the traffic
+	}
 	w.settled(t)
 	w.asBefore(t, before)
 }
 
 // disturb carries kills and upgrades out at random instants, on all nodes at a time. Between them it now and then
 // lets a node settle, and compares its maps with the model.
-func (w *world) disturb(t *testing.T, seed uint64, agents []string) {
-	t.Helper()
+func (w *world) disturb(seed uint64, agents []string) error {
 	random := rand.New(rand.NewPCG(seed, seed))
 	todo := make([]string, *restartKills+*restartUpgrades) // "": kill
 	for i := range *restartUpgrades {
@@ -82,22 +86,19 @@ func (w *world) disturb(t *testing.T, seed uint64, agents []string) {
 	}
 	random.Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	nodes := w.Nodes()
-	var all sync.WaitGroup
+	var all errgroup.Group
 	for i, n := range nodes {
 		random := rand.New(rand.NewPCG(seed, uint64(i)))
-		all.Go(func() {
+		all.Go(func() error {
 			for j := i; j < len(todo); j += len(nodes) {
 				if err := w.disturbOne(n, todo[j], random); err != nil {
-					t.Errorf("%s: %v", n.Name, err)
-					return
+					return fmt.Errorf("%s: %w", n.Name, err)
 				}
 			}
+			return nil
 		})
 	}
-	all.Wait()
-	if t.Failed() {
-		t.Fatal("the rest would mean nothing")
-	}
+	return all.Wait()
 }
 
 func (w *world) disturbOne(n *lab.Node, agent string, random *rand.Rand) error {
@@ -174,9 +175,9 @@ type churn struct {
 func (w *world) churn(t *testing.T) *churn {
 	t.Helper()
 	c := &churn{done: make(chan struct{})}
-	t.Cleanup(c.stop)
 	c.door = create(t, w.Cluster, lab.PodOptions{Name: "door", Node: w.near.Name})
 	port := echoServer(t, c.door)
+	t.Cleanup(c.stop)
 	for i, n := range w.Nodes() {
 		c.running.Go(func() {
 			for j := 0; ; j++ {
