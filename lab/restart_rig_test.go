@@ -152,10 +152,13 @@ func (w *world) podAddresses(n *lab.Node) ([]netip.Addr, error) {
 	return addrs, err
 }
 
+// build is an agent that was built, and the version that it says.
+type build struct{ program, version string }
+
 // otherAgents builds agents that can take the place of the lab's: a newer one, and one whose maps have another
 // layout. Its maps are made twice as big by a source file that takes the place of the generated one (go help build,
 // -overlay): the same programs and loader, other pins.
-func otherAgents(t *testing.T) (newer, otherLayout string) {
+func otherAgents(t *testing.T) []build {
 	t.Helper()
 	root := moduleRoot(t)
 	generated := filepath.Join(root, "internal/datapath/bpf_bpfel.go")
@@ -174,7 +177,10 @@ func otherAgents(t *testing.T) (newer, otherLayout string) {
 		t.Fatal(err)
 	}
 	write(t, overlay, string(text))
-	return buildAgent(t, root, "newer"), buildAgent(t, root, "other-layout", "-overlay="+overlay)
+	return []build{
+		{buildAgent(t, root, "newer"), "newer"},
+		{buildAgent(t, root, "other-layout", "-overlay="+overlay), "other-layout"},
+	}
 }
 
 func buildAgent(t *testing.T, root, version string, flags ...string) string {

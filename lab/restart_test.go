@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,7 +28,7 @@ func full() bool { return *restartKills >= 200 }
 
 func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 	w := newWorld(t)
-	newer, otherLayout := otherAgents(t)
+	others := otherAgents(t)
 	seed := *restartSeed
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -47,7 +46,7 @@ func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 	}
 	t.Cleanup(func() { run.Stop() })
 	churn := w.churn(t)
-	broken := w.disturb(seed, []string{newer, otherLayout, w.Bin() + "/polder-agent"})
+	broken := w.disturb(seed, append(others, build{program: w.Bin() + "/polder-agent"}))
 	churn.stop()
 	report, err := run.Stop()
 	if err != nil {
@@ -78,9 +77,9 @@ func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 
 // disturb carries kills and upgrades out at random instants, on all nodes at a time. Between them it now and then
 // lets a node settle, and compares its maps with the model.
-func (w *world) disturb(seed uint64, agents []string) error {
+func (w *world) disturb(seed uint64, agents []build) error {
 	random := rand.New(rand.NewPCG(seed, seed))
-	todo := make([]string, *restartKills+*restartUpgrades) // "": kill
+	todo := make([]build, *restartKills+*restartUpgrades) // the zero one: kill
 	for i := range *restartUpgrades {
 		todo[i] = agents[i%len(agents)]
 	}
@@ -101,19 +100,19 @@ func (w *world) disturb(seed uint64, agents []string) error {
 	return all.Wait()
 }
 
-func (w *world) disturbOne(n *lab.Node, agent string, random *rand.Rand) error {
+func (w *world) disturbOne(n *lab.Node, next build, random *rand.Rand) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	// From the instant of its start to well after it is ready.
 	time.Sleep(time.Duration(random.Int64N(int64(1200 * time.Millisecond))))
 	old := n.AgentPID()
-	if agent != "" {
-		if err := n.SetAgent(agent); err != nil {
+	if next.program != "" {
+		if err := n.SetAgent(next.program); err != nil {
 			return err
 		}
 	}
 	var err error
-	if agent != "" && random.IntN(2) == 0 {
+	if next.program != "" && random.IntN(2) == 0 {
 		err = n.StopAgent()
 	} else {
 		err = n.KillAgent()
@@ -129,12 +128,12 @@ func (w *world) disturbOne(n *lab.Node, agent string, random *rand.Rand) error {
 	if err != nil || random.IntN(3) > 0 {
 		return err
 	}
-	return w.checkNode(ctx, n, agent)
+	return w.checkNode(ctx, n, next.version)
 }
 
 // checkNode waits for the new agent and wants what R1 says: the maps are the model's, and a sync that comes later
-// finds nothing to change.
-func (w *world) checkNode(ctx context.Context, n *lab.Node, agent string) error {
+// finds nothing to change. version is the agent's that it must be; empty: any.
+func (w *world) checkNode(ctx context.Context, n *lab.Node, version string) error {
 	if err := n.WaitReady(ctx); err != nil {
 		return err
 	}
@@ -155,8 +154,8 @@ func (w *world) checkNode(ctx context.Context, n *lab.Node, agent string) error 
 	if len(r.Repairs) > 0 {
 		return fmt.Errorf("the second sync repaired what nobody broke: %+v", r.Repairs)
 	}
-	if strings.Contains(agent, "polder-agent") && r.Version == "" {
-		return fmt.Errorf("the agent says no version")
+	if version != "" && r.Version != version {
+		return fmt.Errorf("the agent is %s, want %s", r.Version, version)
 	}
 	return nil
 }
