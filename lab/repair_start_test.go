@@ -78,10 +78,10 @@ func TestAnAgentWhoseSourceSaysNothingDeletesNothing(t *testing.T) {
 	}
 }
 
-// deadAPI leads to a port where nobody listens.
+// deadAPI leads to an address that nobody has (RFC 5737).
 const deadAPI = `apiVersion: v1
 kind: Config
-clusters: [{name: dead, cluster: {server: "https://127.0.0.1:1"}}]
+clusters: [{name: dead, cluster: {server: "https://192.0.2.1:6443"}}]
 users: [{name: nobody, user: {}}]
 contexts: [{name: dead, context: {cluster: dead, user: nobody}}]
 current-context: dead
