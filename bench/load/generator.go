@@ -74,7 +74,7 @@ func parseArgs(args []string) (role string, j job, err error) {
 // announce tells the parent that the server listens.
 func announce() { os.Stdout.WriteString("ready\n") }
 
-// meter measures time and processor time of a part of a generator's life.
+// meter measures the time of a generator's work, and the processor time of all it did since it began.
 type meter struct {
 	began time.Time
 	cpu   float64
@@ -84,6 +84,9 @@ func begin() (meter, error) {
 	cpu, err := ownTime()
 	return meter{time.Now(), cpu}, err
 }
+
+// lap says that the warm-up is over.
+func (m *meter) lap() { m.began = time.Now() }
 
 func (m meter) end(r reply) (reply, error) {
 	r.Seconds = time.Since(m.began).Seconds()
@@ -108,16 +111,18 @@ func until(limit time.Duration, batch int, f func() error) (float64, error) {
 
 // measure warms up, then counts what f does.
 func (j job) measure(batch int, f func() error) (reply, error) {
-	if _, err := until(warmUp, batch, f); err != nil {
-		return reply{}, err
-	}
 	m, err := begin()
 	if err != nil {
 		return reply{}, err
 	}
+	warm, err := until(warmUp, batch, f)
+	if err != nil {
+		return reply{}, err
+	}
+	m.lap()
 	count, err := until(j.time, batch, f)
 	if err != nil {
 		return reply{}, err
 	}
-	return m.end(reply{Ops: count})
+	return m.end(reply{Ops: count, Work: warm + count})
 }

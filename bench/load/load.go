@@ -48,7 +48,8 @@ type Result struct {
 	Ops     float64 `json:"ops"`     // requests answered, connections, datagrams received
 	Sent    float64 `json:"sent"`    // UDP: datagrams sent
 	Bytes   float64 `json:"bytes"`   // Stream: received
-	CPU     float64 `json:"cpu"`     // seconds of client, server and the kernel's softirq threads
+	Work    float64 `json:"work"`    // operations, or bytes of a Stream, with those of the warm-up
+	CPU     float64 `json:"cpu"`     // seconds of client, server and the kernel's softirq threads for all of the work
 	Busy    float64 `json:"busy"`    // seconds that the machine's processors were not idle, whoever used them
 }
 
@@ -58,9 +59,8 @@ func (r Result) Rate() float64 { return r.Ops / r.Seconds }
 // Throughput is bytes a second.
 func (r Result) Throughput() float64 { return r.Bytes / r.Seconds }
 
-// PerCPU is operations, or bytes where those are what is counted, for each second of processor time. Other work on
-// the machine does not spoil it as it does a rate.
-func (r Result) PerCPU() float64 { return max(r.Ops, r.Bytes) / r.CPU }
+// PerCPU is work for each second of processor time. Other work on the machine does not spoil it as it does a rate.
+func (r Result) PerCPU() float64 { return r.Work / r.CPU }
 
 // Program is the first argument that makes this program a generator; the rest is for Main.
 const Program = "generate"
@@ -70,7 +70,7 @@ const port = 5201
 
 // reply is what a generator says of itself.
 type reply struct {
-	Seconds, Ops, Sent, Bytes, CPU float64
+	Seconds, Ops, Sent, Bytes, Work, CPU float64
 }
 
 // Run does one measurement.
@@ -94,11 +94,11 @@ func Run(ctx context.Context, s Spec) (Result, error) {
 		return Result{}, err
 	}
 	r := Result{
-		Seconds: client.Seconds, Ops: client.Ops, Sent: client.Sent, Bytes: server.Bytes,
+		Seconds: client.Seconds, Ops: client.Ops, Sent: client.Sent, Bytes: server.Bytes, Work: client.Work,
 		CPU: client.CPU + server.CPU + after.softirq - before.softirq, Busy: after.busy - before.busy,
 	}
 	if s.Kind == UDP || s.Kind == Stream { // what counts is what arrives
-		r.Ops, r.Seconds = server.Ops, server.Seconds
+		r.Ops, r.Seconds, r.Work = server.Ops, server.Seconds, server.Work
 	}
 	if r.Seconds <= 0 || r.Ops+r.Bytes == 0 {
 		return r, fmt.Errorf("measure %s from %s to %s: nothing arrived", s.Kind, s.From.Addr, s.To.Addr)

@@ -126,34 +126,36 @@ func askOne(j job, to unix.Sockaddr, b []byte) error {
 	return nil
 }
 
-// chunk is what a stream moves in one call.
-const chunk = 128 << 10
+// A stream moves a chunk in one call; after some growth, TCP's window is what it is going to be.
+const (
+	chunk  = 128 << 10
+	growth = 4 << 20
+)
 
 func serveStream(j job) (reply, error) {
 	c, err := accepted(j)
 	if err != nil {
 		return reply{}, err
 	}
-	b := make([]byte, chunk)
-	for warm := 0; warm < 4<<20; { // TCP's window has grown by then
-		n, err := c.receive(b)
-		if err != nil {
-			return reply{}, err
-		}
-		warm += n
-	}
 	m, err := begin()
 	if err != nil {
 		return reply{}, err
 	}
-	var bytes float64
+	b := make([]byte, chunk)
+	var warm, bytes float64
 	for {
 		n, err := c.receive(b)
 		if errors.Is(err, io.EOF) {
-			return m.end(reply{Bytes: bytes})
+			return m.end(reply{Bytes: bytes, Work: warm + bytes})
 		}
 		if err != nil {
 			return reply{}, err
+		}
+		if warm < growth {
+			if warm += float64(n); warm >= growth {
+				m.lap()
+			}
+			continue
 		}
 		bytes += float64(n)
 	}

@@ -57,7 +57,7 @@ func serveUDP(j job) (reply, error) {
 	if r, err = m.end(r); err != nil {
 		return r, err
 	}
-	r.Seconds = last.Sub(m.began).Seconds()
+	r.Seconds, r.Work = last.Sub(m.began).Seconds(), r.Ops
 	return r, nil
 }
 
@@ -90,6 +90,6 @@ func requestUDP(j job) (reply, error) {
 		}
 		return err
 	})
-	r.Sent, r.Ops = r.Ops, 0
+	r.Sent, r.Ops, r.Work = r.Ops, 0, 0
 	return r, err
 }
