@@ -40,7 +40,10 @@ func (a *Agent) installCNI() error {
 	if err := os.MkdirAll(a.cfg.CNINet, 0o755); err != nil {
 		return fmt.Errorf("make CNI configuration folder: %w", err)
 	}
-	return replaceFile(filepath.Join(a.cfg.CNINet, conflistName), body, 0o644)
+	if err := replaceFile(filepath.Join(a.cfg.CNINet, conflistName), body, 0o644); err != nil {
+		return fmt.Errorf("install CNI configuration: %w", err)
+	}
+	return nil
 }
 
 // installPlugin copies the plugin under both of its names: once a start, and again when somebody removed it.

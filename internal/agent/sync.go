@@ -32,19 +32,15 @@ func (a *Agent) sync() {
 	started := time.Now()
 	a.snapshot = snap
 	want, problems, changes, err := a.write()
-	if err != nil && (a.syncErr == nil || a.syncErr.Error() != err.Error()) {
-		a.log.Error("node is not as it should be", "err", err)
-	}
-	a.syncErr = err
 	a.noteRepairs(want, changes)
 	a.want, a.synced = want, true
 	if err == nil {
 		err = a.installCNI()
-		a.syncErr = err
-		if err != nil {
-			a.log.Error("CNI configuration is not in place", "err", err)
-		}
 	}
+	if err != nil && (a.syncErr == nil || a.syncErr.Error() != err.Error()) {
+		a.log.Error("node is not as it should be", "err", err)
+	}
+	a.syncErr = err
 	a.problems = problems
 	a.publish()
 	a.log.Debug("synced", "took", time.Since(started), "changes", len(changes))
