@@ -400,16 +400,12 @@ func (n *runtimeNode) pool() api.Pool {
 	return api.Pool{}
 }
 
-// sync has the agent compare everything now, and not at its next tick: it touches the folder that the agent watches.
+// sync has the agent compare everything soon, and not at its next tick only: it changes an object that matters to
+// nobody.
 func (n *runtimeNode) sync(c *lab.Cluster) {
 	n.t.Helper()
-	path := filepath.Join(c.Manifests(), "touch.yaml")
-	if err := os.WriteFile(path, []byte("# nothing\n"), 0o644); err != nil {
-		n.t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
-		n.t.Fatal(err)
-	}
+	write(n.t, filepath.Join(c.Manifests(), "touch.yaml"), fmt.Sprintf(
+		"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: touch-%d\n", time.Now().UnixNano()))
 }
 
 // parallel runs f for every number below count, all at once, and returns their errors.
