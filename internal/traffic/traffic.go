@@ -161,17 +161,11 @@ func (r *Run) Stop() (Report, error) { return r.ended() }
 func (r *Run) end() (Report, error) {
 	took := time.Since(r.started)
 	close(r.stop)
+	var paths sync.WaitGroup
 	for _, p := range r.paths {
-		for _, f := range p.flows {
-			f.wait()
-		}
-		if p.connects != nil {
-			<-p.connects.finished
-		}
-		if p.datagrams != nil {
-			p.datagrams.drain()
-		}
+		paths.Go(p.wait)
 	}
+	paths.Wait()
 	report := r.report(took)
 	r.close()
 	r.running.Wait()
@@ -182,6 +176,19 @@ func (r *Run) end() (Report, error) {
 		report.add(p.name, after.minus(p.before))
 	}
 	return report, errors.Join(errs...)
+}
+
+// wait returns when all that was sent has come back, or has been waited for long enough.
+func (p *path) wait() {
+	for _, f := range p.flows {
+		f.wait()
+	}
+	if p.connects != nil {
+		<-p.connects.finished
+	}
+	if p.datagrams != nil {
+		p.datagrams.drain()
+	}
 }
 
 // close closes all sockets; whatever still waits on one ends.
