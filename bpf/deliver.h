@@ -87,10 +87,21 @@ static __always_inline int to_pod(struct __sk_buff *ctx, const struct packet *p,
 	return TO_POD;
 }
 
+// Too big for the link that it would leave by: the stack has to tell the sender. The parts of a packet that the link
+// will cut up are what counts.
+static __always_inline _Bool is_too_big(struct __sk_buff *ctx, __u32 ifindex)
+{
+	__u32 mtu = 0;
+
+	return bpf_check_mtu(ctx, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS) != 0;
+}
+
 static __always_inline int to_native(struct __sk_buff *ctx, const struct packet *p, const struct remote *r)
 {
 	struct bpf_redir_neigh next = {};
 
+	if (is_too_big(ctx, r->ifindex))
+		return TO_STACK;
 	if (addr_is_v4(&r->via)) {
 		next.nh_family = FAMILY_V4;
 		next.ipv4_nh = r->via.word[3];
@@ -122,7 +133,7 @@ static __always_inline int to_fabric(struct __sk_buff *ctx, const struct packet 
 		__builtin_memcpy(fib.ipv6_dst, &p->dst, sizeof(p->dst));
 	}
 	rc = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
-	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH)
+	if ((rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH) || is_too_big(ctx, fib.ifindex))
 		return TO_STACK;
 	next.nh_family = fib.family;
 	__builtin_memcpy(next.ipv6_nh, fib.ipv6_dst, sizeof(next.ipv6_nh));
@@ -139,6 +150,8 @@ static __always_inline int to_tunnel_device(struct __sk_buff *ctx, const struct 
 
 	if (!cfg || !cfg->tunnel_ifindex)
 		return -DROP_NO_TUNNEL_PEER;
+	if (is_too_big(ctx, cfg->tunnel_ifindex))
+		return TO_STACK;
 	if (route_hop(ctx, p) < 0)
 		return -DROP_MALFORMED;
 	bpf_redirect(cfg->tunnel_ifindex, 0);

@@ -324,6 +324,21 @@ func TestNothingIsDeletedBeforeTheClusterHasBeenRead(t *testing.T) {
 	}
 }
 
+func TestANodeThatTheClusterForgetsKeepsItsPods(t *testing.T) {
+	n := newNode(t, oneNode("10.0.1.0/24"))
+	pod := testnet.New(t)
+	n.add("a", pod.File())
+	before := n.report()
+	n.source.say(&cluster.Snapshot{})
+	n.eventually("it is said", func() bool { return len(n.report().Problems) > len(before.Problems) })
+	n.refused(api.CodeLimited, api.Request{Verb: api.Status}, nil)
+	n.source.say(oneNode("10.0.1.0/24"))
+	n.eventually("all is well", func() bool { return len(n.report().Problems) == len(before.Problems) })
+	if r := n.report(); len(r.Repairs) > 0 || len(r.Pods) != 1 {
+		t.Fatalf("%+v", r)
+	}
+}
+
 func TestASecondAgentOnOneNodeIsRefused(t *testing.T) {
 	n := newNode(t, oneNode("10.0.1.0/24"))
 	second, err := New(n.cfg, slog.New(slog.DiscardHandler))

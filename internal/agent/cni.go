@@ -29,7 +29,7 @@ func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 		if req.Verb == api.Status {
 			code = api.CodeNotAvailable
 		}
-		return refuse(code, "the agent has not read the cluster's state yet")
+		return refuse(code, a.whyNotSynced())
 	}
 	switch req.Verb {
 	case api.Add:
@@ -50,6 +50,13 @@ func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 		return a.checkReserved(req)
 	}
 	return refuse(api.CodeInternal, fmt.Sprintf("unknown verb %q", req.Verb))
+}
+
+func (a *Agent) whyNotSynced() string {
+	if a.syncErr != nil {
+		return a.syncErr.Error()
+	}
+	return "the agent has not read the cluster's state yet"
 }
 
 // needsNoCluster: taking away needs what the kernel says and nothing else, so that pods can end while no API server

@@ -33,7 +33,7 @@ func (a *Agent) publish() {
 
 // report answers the verb Report with the state and the counters of this moment.
 func (a *Agent) report() api.Response {
-	if a.synced {
+	if a.snapshot != nil {
 		a.publish()
 	}
 	r := *a.status.Load()

@@ -23,7 +23,9 @@ const maxRepairs = 100 // remembered for `polder status`
 type change struct{ table, row, verb string }
 
 // sync compiles everything anew and writes what differs. It never gives up half-way: what could not be written is
-// still different next time. Nothing is written, let alone deleted, before the whole of the cluster has been read.
+// still different next time. Nothing is written, let alone deleted, before the whole of the cluster has been read, nor
+// while the cluster does not know this node: a Node object that went, or a folder that somebody emptied, is no
+// reason to take running pods off the network.
 func (a *Agent) sync() {
 	snap := a.cfg.Source.Latest()
 	if snap == nil {
@@ -31,28 +33,39 @@ func (a *Agent) sync() {
 	}
 	started := time.Now()
 	a.snapshot = snap
-	want, problems, changes, err := a.write()
+	self, ok := desired.Self(snap, a.cfg.Node)
+	if !ok {
+		a.conclude(fmt.Errorf("there is no Node %s in the cluster: what is here stays as it is", a.cfg.Node))
+		return
+	}
+	local, err := a.readLocal()
+	if err != nil {
+		a.conclude(err)
+		return
+	}
+	a.self = self
+	want, changes, err := a.write(local)
 	a.noteRepairs(want, changes)
 	a.want, a.synced = want, true
 	if err == nil {
 		err = a.installCNI()
 	}
+	a.conclude(err)
+	a.log.Debug("synced", "took", time.Since(started), "changes", len(changes))
+}
+
+// conclude shows what a sync came to. An error is logged once, not every few seconds.
+func (a *Agent) conclude(err error) {
 	if err != nil && (a.syncErr == nil || a.syncErr.Error() != err.Error()) {
 		a.log.Error("node is not as it should be", "err", err)
 	}
 	a.syncErr = err
-	a.problems = problems
 	a.publish()
-	a.log.Debug("synced", "took", time.Since(started), "changes", len(changes))
 }
 
 // write brings the kernel to what Compile says. Maps are complete before programs that read them are attached.
-func (a *Agent) write() (want desired.Tables, problems []cluster.Problem, changes []change, err error) {
-	local, err := a.readLocal()
-	if err != nil {
-		return a.want, nil, nil, err
-	}
-	want, problems = desired.Compile(a.cfg.Options, a.snapshot, local)
+func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []change, err error) {
+	want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	var errs []error
 	tunnel, err := a.kernel.SyncTunnel(want.Tunnel)
 	if err != nil {
@@ -61,9 +74,8 @@ func (a *Agent) write() (want desired.Tables, problems []cluster.Problem, change
 		if local.Tunnel, err = a.kernel.Tunnel(); err != nil {
 			errs = append(errs, err)
 		}
-		want, problems = desired.Compile(a.cfg.Options, a.snapshot, local)
+		want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	}
-	a.self, _ = desired.Self(a.snapshot, a.cfg.Node)
 	errs = append(errs, a.syncPools())
 
 	maps, err := a.datapath.SyncMaps(want)
@@ -71,7 +83,9 @@ func (a *Agent) write() (want desired.Tables, problems []cluster.Problem, change
 	programs, err := a.attach(want.Hooks)
 	errs = append(errs, err)
 	kernel, err := a.kernel.Sync(want)
-	errs = append(errs, err, a.syncMTU(want.PodMTU))
+	errs = append(errs, err)
+	mtus, err := a.syncMTU(want.PodMTU)
+	errs = append(errs, err)
 
 	for _, c := range slices.Concat(maps, programs) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
@@ -79,7 +93,7 @@ func (a *Agent) write() (want desired.Tables, problems []cluster.Problem, change
 	for _, c := range slices.Concat(tunnel, kernel) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
-	return want, problems, changes, errors.Join(errs...)
+	return want, append(changes, mtus...), errors.Join(errs...)
 }
 
 // attach uses tcx links, or clsact filters on a kernel that has none.
@@ -135,22 +149,26 @@ func (a *Agent) readLocal() (cluster.Local, error) {
 	return local, nil
 }
 
-func (a *Agent) syncMTU(mtu int) error {
+func (a *Agent) syncMTU(mtu int) (changes []change, err error) {
 	var errs []error
 	for _, p := range a.pods {
 		if p.MTU == mtu {
 			continue
 		}
-		if err := a.kernel.SetPodMTU(p, mtu); err != nil && !errors.Is(err, netdev.ErrNotFound) {
-			errs = append(errs, err)
+		if err := a.kernel.SetPodMTU(p, mtu); err != nil {
+			if !errors.Is(err, netdev.ErrNotFound) { // it went meanwhile
+				errs = append(errs, err)
+			}
+			continue
 		}
+		changes = append(changes, change{"mtu", p.Link, "replace"})
 	}
-	return errors.Join(errs...)
+	return changes, errors.Join(errs...)
 }
 
 // noteRepairs remembers the changes that neither the cluster nor a pod asked for: somebody else's hands were there.
 func (a *Agent) noteRepairs(want desired.Tables, changes []change) {
-	if !a.synced || len(changes) == 0 || !reflect.DeepEqual(want, a.want) {
+	if !a.synced || len(changes) == 0 || !sameWish(want, a.want) {
 		return
 	}
 	for _, c := range changes {
@@ -161,6 +179,20 @@ func (a *Agent) noteRepairs(want desired.Tables, changes []change) {
 	if n := len(a.repairs) - maxRepairs; n > 0 {
 		a.repairs = slices.Delete(a.repairs, 0, n)
 	}
+}
+
+// sameWish compares what was wanted with what is, whatever indexes the kernel has given to links since: a device that
+// somebody deleted comes back with another.
+func sameWish(a, b desired.Tables) bool {
+	withoutIndexes := func(t desired.Tables) desired.Tables {
+		hooks := map[desired.Hook]int{}
+		for h := range t.Hooks {
+			hooks[h] = 0
+		}
+		t.Hooks, t.Config.Tunnel = hooks, 0
+		return t
+	}
+	return reflect.DeepEqual(withoutIndexes(a), withoutIndexes(b))
 }
 
 // remember adds a pod to what is wanted, so that the next sync does not take it for somebody else's doing.
