@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -164,7 +165,8 @@ func asError(err error) *api.Error {
 		return coded
 	case errors.Is(err, api.ErrNoAgent):
 		return &api.Error{Code: api.CodeTryAgain, Msg: "Polder's agent does not run on this node", Details: err.Error()}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE): // it ended meanwhile
 		return &api.Error{Code: api.CodeTryAgain, Msg: "Polder's agent did not answer", Details: err.Error()}
 	}
 	return &api.Error{Code: api.CodeIO, Msg: err.Error()}

@@ -70,8 +70,9 @@ type Agent struct {
 	reserved map[netip.Addr]datapath.Reservation
 	want     desired.Tables // as of the last sync, and the pods since
 	problems []cluster.Problem
-	syncErr  error // why the last sync was not whole
-	synced   bool  // once, at least
+	syncErr  error     // why the last sync was not whole
+	synced   bool      // once, at least
+	syncedAt time.Time // the last time
 
 	installed bool // the plugin, by this process
 

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/datapath"
@@ -14,7 +13,7 @@ import (
 // publish shows the loop's state to everybody else, as a value that nobody changes.
 func (a *Agent) publish() {
 	r := &api.NodeReport{
-		Node: a.cfg.Node, Version: a.cfg.Version, Ready: a.cniStatus(api.Request{}).Error == nil, Synced: time.Now(),
+		Node: a.cfg.Node, Version: a.cfg.Version, Ready: a.cniStatus(api.Request{}).Error == nil, Synced: a.syncedAt,
 		Addresses: a.poolCounts(),
 		Peers:     a.peers(),
 		Pods:      a.podList(),

@@ -46,7 +46,7 @@ func (a *Agent) sync() {
 	a.self = self
 	want, changes, err := a.write(local)
 	a.noteRepairs(want, changes)
-	a.want, a.synced = want, true
+	a.want, a.synced, a.syncedAt = want, true, started
 	if err == nil {
 		err = a.installCNI()
 	}

@@ -64,6 +64,9 @@ func answer(ctx context.Context, conn *net.UnixConn, handle func(context.Context
 	conn.SetReadDeadline(time.Now().Add(readTime))
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
 	req, netns, refusal := accept(conn)
+	if refusal != nil && ctx.Err() != nil {
+		refusal = &Error{Code: CodeTryAgain, Msg: "the agent is stopping"}
+	}
 	resp := Response{Error: refusal}
 	if refusal == nil {
 		ctx, cancel := context.WithTimeout(ctx, handleTime)

@@ -42,7 +42,9 @@ func (k *Kernel) Pods() (pods []cluster.LocalPod, unfinished []string, err error
 				return nil, nil, err
 			}
 		}
-		pods = append(pods, complete(p, l, peers[i].mac))
+		p = complete(p, l, peers[i].mac)
+		p.MTU = min(l.mtu, peers[i].mtu) // they differ where an agent was killed between the two
+		pods = append(pods, p)
 	}
 	return pods, unfinished, nil
 }
