@@ -251,7 +251,7 @@ func TestALinkThatIsDownDoesNotMakeTheNodeIll(t *testing.T) {
 func TestStateIsBoundedOverManyAddsAndDels(t *testing.T) {
 	n := newNode(t, oneNode("10.0.1.0/26", "fd00:1::/64"))
 	pod := testnet.New(t)
-	cycles := 200
+	cycles := 100
 	if testing.Short() {
 		cycles = 20
 	}
