@@ -56,6 +56,7 @@ func (b *bench) oneNode(ctx context.Context) (err error) {
 		defer r.close()
 		runtimes = append(runtimes, r.containers)
 	}
+	runtimes = append(runtimes, runtimes[0].alone(), runtimes[1].alone(), runtimes[2].alone())
 	if b.measures("C1", "C4") {
 		if err := b.serial(ctx, runtimes); err != nil {
 			return err
@@ -97,20 +98,24 @@ func (b *bench) serial(ctx context.Context, runtimes []containers) error {
 		b.keep("C4 DEL ms", r.name, dels[r.name])
 	}
 	if b.measures("C1") {
-		for i, r := range runtimes[1:] {
-			row := ratioRow("C1", "ADD: Polder / "+r.name, adds[polder], adds[r.name], quantiles(adds[polder])+" / "+quantiles(adds[r.name]))
-			if i == 0 {
-				row = atMost(row, 0.5)
-			}
-			b.add(row)
-		}
+		short := polder + ", no portmap"
+		b.add(atMost(addRow(adds, polder, "bridge"), 0.5), addRow(adds, polder, "bridge, IPv4 alone"), addRow(adds, polder, "ptp, IPv4 alone"),
+			addRow(adds, short, "bridge, no portmap"), addRow(adds, short, "bridge, IPv4 alone, no portmap"))
 	}
 	if b.measures("C4") {
 		row := report.Row{ID: "C4", What: "DEL, p99", Unit: report.Milliseconds, Value: report.Single(stats.Quantile(dels[polder], 0.99)),
 			Seen: quantiles(dels[polder]) + "; bridge " + quantiles(dels["bridge"]) + "; ptp " + quantiles(dels["ptp, IPv4 alone"])}
-		b.add(atMost(row, 15))
+		short := row
+		short.What, short.Value = "DEL without portmap, p99", report.Single(stats.Quantile(dels[polder+", no portmap"], 0.99))
+		short.Seen = quantiles(dels[polder+", no portmap"]) + "; bridge " + quantiles(dels["bridge, no portmap"])
+		b.add(atMost(row, 15), short)
 	}
 	return nil
+}
+
+// addRow is the row of one runtime's ADD over another's.
+func addRow(adds map[string][]float64, a, b string) report.Row {
+	return ratioRow("C1", fmt.Sprintf("ADD: %s / %s", a, b), adds[a], adds[b], quantiles(adds[a])+" / "+quantiles(adds[b]))
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -90,6 +90,17 @@ func (r containers) del(ctx context.Context, s sandbox) (took time.Duration, err
 	return took, nil
 }
 
+// alone is the same without the plugins that are chained after the main one.
+func (r containers) alone() containers {
+	return containers{r.name + ", no portmap", func(f func(*libcni.CNIConfig, *libcni.NetworkConfigList) error) error {
+		return r.call(func(cni *libcni.CNIConfig, list *libcni.NetworkConfigList) error {
+			short := *list
+			short.Plugins = list.Plugins[:1]
+			return f(cni, &short)
+		})
+	}}
+}
+
 // onNode is Polder's runtime: the node's own network configuration.
 func onNode(n *lab.Node) containers {
 	return containers{polder, func(f func(*libcni.CNIConfig, *libcni.NetworkConfigList) error) error {

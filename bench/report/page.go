@@ -27,7 +27,8 @@ const method = `## How it is measured
   BPF_PROG_TEST_RUN says of the same programs with the same maps, with many source ports in turn.
 - **ADD and DEL** go through libcni, as a container runtime's do. The reference is bridge + host-local + portmap of
   github.com/containernetworking/plugins, dual-stack as the lab is, without ipMasq, which would only make it slower. *IPv4 alone*
-  is half the work; *ptp* has ptp in place of bridge (with IPv6 it waits for duplicate address detection, 1.8 s).
+  is half the work; *ptp* has ptp in place of bridge (with IPv6 it waits for duplicate address detection, 1.8 s). *No
+  portmap* is the main plugin alone: portmap looks for iptables and nft each time it runs, with nothing to map, too.
 
 ## How to run it
 

@@ -16,14 +16,14 @@ type end struct {
 	mac   net.HardwareAddr
 }
 
-// mtu is that of every link here, and of the lab's.
+// mtu is that of every link here, and of the lab's, but for pods behind a tunnel.
 const mtu = 1500
 
 // joinPods makes a veth pair as Polder makes those of its pods: one queue each way.
-func joinPods(a, b end) error { return join(a, b, 1) }
+func joinPods(a, b end, mtu int) error { return join(a, b, mtu, 1) }
 
 // join makes a veth pair, both ends up. Zero queues: as many as the kernel likes.
-func join(a, b end, queues int) error {
+func join(a, b end, mtu, queues int) error {
 	err := In(a.netns, func() error {
 		return netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{

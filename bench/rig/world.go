@@ -22,6 +22,13 @@ type Options struct {
 	VXLAN bool // two nodes: packets go from node to node in the kernel's own tunnel
 }
 
+func (o Options) podMTU() int {
+	if o.VXLAN {
+		return vxlanMTU
+	}
+	return mtu
+}
+
 // Close lets go of the namespaces, and so ends them.
 func (w *World) Close() {
 	for _, f := range w.files {
@@ -48,7 +55,7 @@ func Direct() (*World, error) {
 		}
 		w.Pods[i] = End{f, podAddress(i)}
 	}
-	err := joinPods(end{w.Pods[0].NS, "eth0", podMAC(0)}, end{w.Pods[1].NS, "eth0", podMAC(1)})
+	err := joinPods(end{w.Pods[0].NS, "eth0", podMAC(0)}, end{w.Pods[1].NS, "eth0", podMAC(1)}, mtu)
 	for i := 0; i < 2 && err == nil; i++ {
 		err = In(w.Pods[i].NS, func() error {
 			if err := addAddress("eth0", netip.PrefixFrom(podAddress(i), 8)); err != nil {
@@ -96,7 +103,7 @@ func (w *World) routed(o Options) error {
 		}
 	}
 	for i := range w.Pods {
-		if err := w.addPod(i, w.Nodes[i*(o.Nodes-1)].NS); err != nil {
+		if err := w.addPod(o, i, w.Nodes[i*(o.Nodes-1)].NS); err != nil {
 			return err
 		}
 	}
@@ -104,14 +111,14 @@ func (w *World) routed(o Options) error {
 }
 
 // addPod makes pod i and connects it to its node as Polder does: a gateway that is on no link, an address alone.
-func (w *World) addPod(i int, node *os.File) error {
+func (w *World) addPod(o Options, i int, node *os.File) error {
 	f, err := w.netns()
 	if err != nil {
 		return err
 	}
 	w.Pods[i] = End{f, podAddress(i)}
 	host := "pod" + strconv.Itoa(i)
-	if err := joinPods(end{node, host, hostMAC()}, end{f, "eth0", podMAC(i)}); err != nil {
+	if err := joinPods(end{node, host, hostMAC()}, end{f, "eth0", podMAC(i)}, o.podMTU()); err != nil {
 		return err
 	}
 	gateway := netip.AddrFrom4([4]byte{169, 254, 1, 1})
@@ -146,7 +153,7 @@ func (w *World) joinNodes(o Options) error {
 	}
 	for i, n := range w.Nodes {
 		port := "node" + strconv.Itoa(i)
-		if err := join(end{fabric, port, nil}, end{n.NS, "eth0", nodeMAC(i)}, 0); err != nil {
+		if err := join(end{fabric, port, nil}, end{n.NS, "eth0", nodeMAC(i)}, mtu, 0); err != nil {
 			return err
 		}
 		if err := In(fabric, func() error { return setMaster(port, "rack") }); err != nil {
