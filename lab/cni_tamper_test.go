@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/cilium/ebpf/link"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 )
@@ -114,12 +113,7 @@ func (n *runtimeNode) forgetEndpoint(_ container, r *types100.Result) error {
 }
 
 func (n *runtimeNode) detach(l netlink.Link, _ *types100.Result) error {
-	pinned, err := link.LoadPinnedLink(n.bpfDir(fmt.Sprintf("links/from_pod:%d", l.Attrs().Index)), nil)
-	if err != nil {
-		return err
-	}
-	defer pinned.Close()
-	return pinned.Detach()
+	return netlink.QdiscDel(clsactOf(l))
 }
 
 // falsify changes the result that libcni keeps, and gives to CHECK.

@@ -131,7 +131,7 @@ func linkOf(t *testing.T, n *lab.Node, p *lab.Pod) string {
 
 func foreignHands() []foreignHand {
 	return []foreignHand{
-		{"a pod's program is detached", func(f *foreigner) error { return f.detach("from_pod") }, []string{"programs"}},
+		{"the qdisc of a pod's program is deleted", (*foreigner).deleteQdisc, []string{"programs"}},
 		{"the uplink's program is detached", func(f *foreigner) error { return f.detach("from_network") }, []string{"programs"}},
 		{"the tunnel's programs are detached", func(f *foreigner) error { return f.detach("from_tunnel", "to_tunnel") }, []string{"programs"}},
 		{"pins of programs are removed", func(f *foreigner) error { return removeAll(f.node, "links/*") }, []string{"programs"}},
@@ -156,6 +156,20 @@ func foreignHands() []foreignHand {
 
 func (f *foreigner) pins(pattern string) ([]string, error) {
 	return filepath.Glob(nodeFile(f.node, "/sys/fs/bpf/polder/"+pattern))
+}
+
+func (f *foreigner) deleteQdisc() error {
+	l, err := netlink.LinkByName(f.link)
+	if err != nil {
+		return err
+	}
+	return netlink.QdiscDel(clsactOf(l))
+}
+
+// clsactOf is the qdisc of a link that filters of ours hang on.
+func clsactOf(l netlink.Link) netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
 }
 
 func (f *foreigner) detach(programs ...string) error {

@@ -142,7 +142,7 @@ func (a *Agent) connect(p cluster.LocalPod, netns *os.File, routes []api.Route) 
 	if err := a.claim(p.Addresses); err != nil {
 		return err
 	}
-	if err := a.attachOne(desired.Hook{Link: p.Link, Program: desired.FromPod}, p.Index); err != nil {
+	if err := a.attachPod(p); err != nil {
 		return err
 	}
 	rows := route.CompilePod(a.self, p)
@@ -258,7 +258,7 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 		}
 	}
 	hook := desired.Hook{Link: p.Link, Program: desired.FromPod}
-	if a.datapath.UsesTCX() && !a.datapath.Attached(hook) {
+	if a.attachedBy(hook, p.Index) == "missing" {
 		return refuse(api.CodeNotAsExpected, fmt.Sprintf("program %s is not attached to %s", hook.Program, p.Link))
 	}
 	return api.Response{}

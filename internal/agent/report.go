@@ -106,15 +106,8 @@ func (a *Agent) podList() []api.LocalPod {
 // programs lists the hooks as the kernel sees them.
 func (a *Agent) programs() []api.Hook {
 	hooks := make([]api.Hook, 0, len(a.want.Hooks))
-	for hook := range a.want.Hooks {
-		how := "clsact"
-		if a.datapath.UsesTCX() {
-			how = "tcx"
-			if !a.datapath.Attached(hook) {
-				how = "missing"
-			}
-		}
-		hooks = append(hooks, api.Hook{Link: hook.Link, Program: string(hook.Program), How: how})
+	for hook, index := range a.want.Hooks {
+		hooks = append(hooks, api.Hook{Link: hook.Link, Program: string(hook.Program), How: a.attachedBy(hook, index)})
 	}
 	slices.SortFunc(hooks, func(x, y api.Hook) int {
 		return strings.Compare(x.Link+" "+x.Program, y.Link+" "+y.Program)

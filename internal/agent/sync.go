@@ -11,7 +11,6 @@ import (
 
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/cluster"
-	"github.com/polder-net/polder/internal/datapath"
 	"github.com/polder-net/polder/internal/desired"
 	"github.com/polder-net/polder/internal/netdev"
 	"github.com/polder-net/polder/internal/route"
@@ -87,36 +86,13 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 	mtus, err := a.syncMTU(want.PodMTU)
 	errs = append(errs, err)
 
-	for _, c := range slices.Concat(maps, programs) {
+	for _, c := range maps {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
 	for _, c := range slices.Concat(tunnel, kernel) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
-	return want, append(changes, mtus...), errors.Join(errs...)
-}
-
-// attach uses tcx links, or clsact filters on a kernel that has none.
-func (a *Agent) attach(hooks map[desired.Hook]int) ([]datapath.Change, error) {
-	if a.datapath.UsesTCX() {
-		return a.datapath.Attach(hooks)
-	}
-	var errs []error
-	for hook, index := range hooks {
-		errs = append(errs, a.attachOne(hook, index))
-	}
-	return nil, errors.Join(errs...)
-}
-
-func (a *Agent) attachOne(hook desired.Hook, index int) error {
-	if a.datapath.UsesTCX() {
-		return a.datapath.AttachOne(hook, index)
-	}
-	fd, ok := a.datapath.ProgramFD(hook.Program)
-	if !ok {
-		return fmt.Errorf("attach %s to %s: no such program", hook.Program, hook.Link)
-	}
-	return a.kernel.AttachTC(index, datapath.IsEgress(hook.Program), fd, string(hook.Program))
+	return want, slices.Concat(changes, programs, mtus), errors.Join(errs...)
 }
 
 // readLocal lists what the kernel has.

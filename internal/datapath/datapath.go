@@ -108,6 +108,20 @@ func (d *Datapath) ProgramFD(p desired.Program) (int, bool) {
 	return prog.FD(), true
 }
 
+// ProgramID is the kernel's number of a loaded program.
+func (d *Datapath) ProgramID(p desired.Program) (int, error) {
+	prog, ok := d.programs[p]
+	if !ok {
+		return 0, fmt.Errorf("find program %s: there is none", p)
+	}
+	info, err := prog.Info()
+	if err != nil {
+		return 0, fmt.Errorf("find program %s: %w", p, err)
+	}
+	id, _ := info.ID()
+	return int(id), nil
+}
+
 // outcomeNames reads the words of enum outcome from the object itself: "DROP_SPOOFED_MAC".
 func outcomeNames(spec *ebpf.CollectionSpec) ([]string, error) {
 	var enum *btf.Enum
