@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/polder-net/polder/bench/load"
 	"github.com/polder-net/polder/bench/report"
@@ -96,7 +97,7 @@ func (b *bench) countCosts(ctx context.Context, n *network, what string, spec lo
 		if err != nil {
 			return err
 		}
-		spec.Time = b.slice / 2
+		spec.Time = max(b.slice/2, time.Second/2)
 		if _, err := load.Run(ctx, spec); err != nil {
 			return err
 		}
@@ -105,7 +106,7 @@ func (b *bench) countCosts(ctx context.Context, n *network, what string, spec lo
 			return err
 		}
 		for p, c := range after {
-			if d := c.Since(before[p]); d.Runs > 1000 {
+			if d := c.Since(before[p]); d.Runs > 200 {
 				samples[p] = append(samples[p], d.PerRun())
 			}
 		}

@@ -6,19 +6,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/polder-net/polder/internal/desired"
 )
 
-// Live is a running datapath seen from outside its agent: the programs that its pinned links run now, and the pinned
-// maps. It changes nothing.
+// Live is a running datapath seen from outside its agent: its programs and its pinned maps. It changes nothing.
 type Live struct {
 	dir      string
 	programs map[desired.Program]*ebpf.Program
@@ -39,40 +38,81 @@ func (c Cost) Since(before Cost) Cost { return Cost{c.Runs - before.Runs, c.Time
 // PerRun is nanoseconds a packet.
 func (c Cost) PerRun() float64 { return float64(c.Time.Nanoseconds()) / float64(c.Runs) }
 
-// OpenLive opens the datapath that is pinned below dir.
+// OpenLive opens the datapath whose maps are pinned below dir. Its programs are those that use these maps, whatever
+// they are attached by; where an upgrade has left two of a name, the one loaded last.
 func OpenLive(dir string) (*Live, error) {
-	l := &Live{dir: dir, programs: map[desired.Program]*ebpf.Program{}}
-	pins, err := os.ReadDir(filepath.Join(dir, "links"))
+	maps, err := pinnedMaps(dir)
 	if err != nil {
-		return nil, fmt.Errorf("list pinned links: %w", err)
+		return nil, err
 	}
-	for _, pin := range pins {
-		name, _, _ := strings.Cut(pin.Name(), ":")
-		program := desired.Program(name)
-		if l.programs[program] != nil {
-			continue // one agent's links all run the same
+	l := &Live{dir: dir, programs: map[desired.Program]*ebpf.Program{}}
+	var id ebpf.ProgramID
+	for {
+		id, err = ebpf.ProgramGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			return l, nil
 		}
-		if l.programs[program], err = runBy(filepath.Join(dir, "links", pin.Name())); err != nil {
-			delete(l.programs, program)
+		if err == nil {
+			err = l.consider(id, maps)
+		}
+		if err != nil {
 			l.Close()
-			return nil, fmt.Errorf("open program %s: %w", name, err)
+			return nil, fmt.Errorf("find programs: %w", err)
 		}
 	}
-	return l, nil
 }
 
-// runBy opens the program that a pinned link runs.
-func runBy(pin string) (*ebpf.Program, error) {
-	l, err := link.LoadPinnedLink(pin, nil)
+// pinnedMaps are the numbers of the maps below dir.
+func pinnedMaps(dir string) (map[ebpf.MapID]bool, error) {
+	pins, err := filepath.Glob(filepath.Join(dir, "maps", "*"))
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
-	info, err := l.Info()
-	if err != nil {
-		return nil, err
+	maps := map[ebpf.MapID]bool{}
+	for _, pin := range pins {
+		m, err := ebpf.LoadPinnedMap(pin, &ebpf.LoadPinOptions{ReadOnly: true})
+		if err != nil {
+			return nil, fmt.Errorf("open map %s: %w", filepath.Base(pin), err)
+		}
+		info, err := m.Info()
+		m.Close()
+		if err != nil {
+			return nil, fmt.Errorf("look at map %s: %w", filepath.Base(pin), err)
+		}
+		if id, ok := info.ID(); ok {
+			maps[id] = true
+		}
 	}
-	return ebpf.NewProgramFromID(info.Program)
+	if len(maps) == 0 {
+		return nil, fmt.Errorf("no datapath is pinned in %s", dir)
+	}
+	return maps, nil
+}
+
+// consider takes a program that uses one of the maps.
+func (l *Live) consider(id ebpf.ProgramID, maps map[ebpf.MapID]bool) error {
+	p, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // unloaded in this moment
+	}
+	if err != nil {
+		return err
+	}
+	info, err := p.Info()
+	if err != nil {
+		p.Close()
+		return err
+	}
+	used, _ := info.MapIDs()
+	if !slices.ContainsFunc(used, func(m ebpf.MapID) bool { return maps[m] }) {
+		return p.Close()
+	}
+	name := desired.Program(info.Name)
+	if old := l.programs[name]; old != nil {
+		old.Close()
+	}
+	l.programs[name] = p
+	return nil
 }
 
 // Close lets go of the programs.
