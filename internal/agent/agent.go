@@ -196,7 +196,7 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 		case <-ctx.Done():
 			return nil
 		case c := <-a.calls:
-			if c.ctx.Err() == nil {
+			if c.ctx.Err() == nil && !api.Gone(c.ctx) {
 				c.reply <- a.answer(c.req, c.netns)
 			}
 			close(c.reply)

@@ -69,7 +69,7 @@ func answer(ctx context.Context, conn *net.UnixConn, handle func(context.Context
 	}
 	resp := Response{Error: refusal}
 	if refusal == nil {
-		ctx, cancel := context.WithTimeout(ctx, handleTime)
+		ctx, cancel := context.WithTimeout(context.WithValue(ctx, clientKey{}, conn), handleTime)
 		resp = handle(ctx, req, netns)
 		cancel()
 	}
@@ -82,6 +82,30 @@ func answer(ctx context.Context, conn *net.UnixConn, handle func(context.Context
 	}
 	conn.SetWriteDeadline(time.Now().Add(writeTime))
 	conn.Write(body)
+}
+
+// clientKey finds in a request's context the connection that it came by.
+type clientKey struct{}
+
+// Gone says whether the client of the request that ctx belongs to has closed its connection: killed, or out of
+// patience. Who asked for it may since have asked for the opposite, and have got it, for requests that wait keep no
+// order. So a request must not be begun without asking this.
+func Gone(ctx context.Context) bool {
+	conn, ok := ctx.Value(clientKey{}).(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var sendErr error
+	// To send nothing does nothing, but fails when the other side is closed (unix_stream_sendmsg). Reading would not
+	// tell: a client that waits has closed its half of the connection, too.
+	err = raw.Control(func(fd uintptr) {
+		_, sendErr = syscall.SendmsgN(int(fd), nil, nil, nil, syscall.MSG_NOSIGNAL|syscall.MSG_DONTWAIT)
+	})
+	return err != nil || errors.Is(sendErr, syscall.EPIPE)
 }
 
 // accept reads one request and says why it is refused. The file is the caller's to close if there is no refusal.

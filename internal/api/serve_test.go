@@ -249,6 +249,33 @@ func TestClientThatGoesAwayLeaksNothing(t *testing.T) {
 	settle(t, before)
 }
 
+func TestARequestKnowsWhenItsClientHasGone(t *testing.T) {
+	asked, left := make(chan struct{}), make(chan struct{})
+	gone := make(chan [2]bool, 1)
+	socket := serveForTest(t, func(ctx context.Context, _ Request, _ *os.File) Response {
+		before := Gone(ctx) // it waits for the answer
+		close(asked)
+		<-left
+		gone <- [2]bool{before, Gone(ctx)}
+		return Response{}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
+	if _, err := Call(ctx, socket, Request{Verb: Del, Attachment: own}, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	close(left)
+	if got := <-gone; got != [2]bool{false, true} {
+		t.Errorf("gone before and after: %v", got)
+	}
+	if Gone(t.Context()) {
+		t.Error("a context of nobody's has a client that is gone")
+	}
+}
+
 func TestAtMostSoManyAreServedAtOnceAndAllInTheEnd(t *testing.T) {
 	var now, most atomic.Int32
 	socket := serveForTest(t, func(_ context.Context, req Request, _ *os.File) Response {
