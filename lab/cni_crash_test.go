@@ -38,6 +38,11 @@ func TestAnAgentKilledAtAnyStepLosesAndDoublesNothing(t *testing.T) {
 	for _, v := range []crashVerb{crashAdd{}, crashDel{}, crashReserve{}, crashRelease{}} {
 		t.Run(fmt.Sprintf("%T", v)[len("lab_test.crash"):], func(t *testing.T) { n.with(t).sweep(v, random) })
 	}
+	t.Run("Add of a pod with a limit", func(t *testing.T) {
+		n := n.with(t)
+		n.shaped = true
+		n.sweep(crashAdd{}, random)
+	})
 	t.Run("Start", func(t *testing.T) { n.with(t).killWhileStarting(random) })
 	t.Run("the plugin", func(t *testing.T) { n.with(t).killPlugin(random) })
 }
@@ -54,6 +59,9 @@ type crashVerb interface {
 // sweep kills the agent at its first, second, third … change while it carries out a verb.
 func (n *runtimeNode) sweep(v crashVerb, random *rand.Rand) {
 	c := newContainer(n.t, "crash")
+	if n.shaped {
+		c = limited(c)
+	}
 	steps := n.crash(v, c, 0) // never: it counts
 	for range 2 {             // the fewest: the agent may look after the node meanwhile
 		steps = min(steps, n.crash(v, c, 0))

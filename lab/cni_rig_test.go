@@ -38,8 +38,9 @@ const (
 // libcni.
 type runtimeNode struct {
 	*lab.Node
-	t    *testing.T
-	path []string // where plugins are
+	t      *testing.T
+	path   []string // where plugins are
+	shaped bool     // pods have a limited bandwidth, as far as Polder's plugin is told
 }
 
 func newRuntimeNode(t *testing.T, n *lab.Node) *runtimeNode {
@@ -81,6 +82,9 @@ func (n *runtimeNode) cni(f func(context.Context, *libcni.CNIConfig) error) erro
 // installed is the configuration that the agent wrote.
 func (n *runtimeNode) installed() *libcni.NetworkConfigList {
 	n.t.Helper()
+	if n.shaped {
+		return n.network("polder", `{"type":"polder-cni","capabilities":{"bandwidth":true}}`)
+	}
 	body, err := os.ReadFile(filepath.Join(n.Path(cniNet), cniConf))
 	if err != nil {
 		n.t.Fatal(err)
@@ -126,6 +130,12 @@ func (n *runtimeNode) network(name string, plugins ...string) *libcni.NetworkCon
 type container struct {
 	*libcni.RuntimeConf
 	ns *testnet.NS
+}
+
+// limited is a container whose bandwidth is limited.
+func limited(c container) container {
+	c.CapabilityArgs = map[string]any{"bandwidth": map[string]any{"ingressRate": 1_000_000, "ingressBurst": 1_000_000}}
+	return c
 }
 
 // newContainer is a container with a network namespace of its own, which ends with the test.

@@ -66,7 +66,7 @@ func (n *runtimeNode) tamperings() map[string]tampering {
 		"the node's neighbour is removed":    {do: onNode(func(l netlink.Link, _ *types100.Result) error { return removeNeighbours(l) }), names: "neighbour", repaired: true},
 		"the node's route is removed":        {do: onNode(removeRoutes), names: "route", repaired: true},
 		"the map forgets the pod":            {do: n.forgetEndpoint, names: "datapath", repaired: true},
-		"the program is detached":            {do: onNode(n.detach), names: "from_pod", repaired: true},
+		"the program is detached":            {do: onNode(detach), names: "from_pod", repaired: true},
 		"the link is gone":                   {do: onNode(func(l netlink.Link, _ *types100.Result) error { return netlink.LinkDel(l) }), names: "no such link"},
 		"the result has another address":     {do: n.falsify("10.244.1.", "10.244.9."), names: "10.244."},
 		"the result has another MAC address": {do: n.falsify(`"mac":"`, `"mac":"06:`), names: "06:"},
@@ -112,8 +112,18 @@ func (n *runtimeNode) forgetEndpoint(_ container, r *types100.Result) error {
 	return m.Delete(addresses(r)[0].As16())
 }
 
-func (n *runtimeNode) detach(l netlink.Link, _ *types100.Result) error {
-	return netlink.QdiscDel(clsactOf(l))
+// detach removes the filter on the link, by the qdisc that holds it.
+func detach(l netlink.Link, _ *types100.Result) error {
+	list, err := netlink.QdiscList(l)
+	if err != nil {
+		return err
+	}
+	for _, q := range list {
+		if q.Type() == "clsact" {
+			return netlink.QdiscDel(q)
+		}
+	}
+	return fmt.Errorf("no clsact among %v", list)
 }
 
 // falsify changes the result that libcni keeps, and gives to CHECK.
