@@ -40,7 +40,9 @@ func tracesOf(t *testing.T, state string) traces {
 	}
 	tr.taken = int(uptime*100) + 1
 	for _, pid := range processesIn(tr.group) {
-		tr.processes[identity(pid)] = true
+		if id := identity(pid); id != "" { // else it has ended meanwhile
+			tr.processes[id] = true
+		}
 		for ns := range namespacesOf(pid) {
 			if !own[ns] {
 				tr.namespaces[ns] = true
