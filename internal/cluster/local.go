@@ -62,6 +62,9 @@ type LocalPod struct {
 
 	Addresses []netip.Addr // the pod's own, at most one a family with Polder's IPAM
 
+	// HostPorts are the ports of this node that lead to the pod.
+	HostPorts []HostPort
+
 	// Shaped: somebody limits the pod's bandwidth by queues on its link, so its packets must pass through them.
 	Shaped bool
 }
@@ -76,3 +79,11 @@ func LinkName(network, containerID, ifname string) string {
 
 // LinkPrefix begins the name of every pod's link.
 const LinkPrefix = "pdr"
+
+// HostPort is a port of the node that leads to a port of a pod on it (a container's hostPort, CNI's portMappings).
+type HostPort struct {
+	Addr     netip.Addr // hostIP; unspecified: all addresses of the node
+	Port     uint16
+	Protocol Protocol
+	PodPort  uint16
+}

@@ -11,6 +11,9 @@ type Snapshot struct {
 	Pods       []Pod
 	Namespaces []Namespace
 
+	Services     *Services      // nil: there are none, or nobody asked the source for them
+	ServiceCIDRs []netip.Prefix // what cluster IPs are taken from, sorted; empty: not known
+
 	// Problems are objects that could not be read: a manifest that does not parse, a node with a bad CIDR.
 	Problems []Problem
 }
@@ -35,6 +38,9 @@ type Node struct {
 
 	// PodCIDRs are spec.podCIDRs: at most one prefix a family, masked.
 	PodCIDRs []netip.Prefix
+
+	Zone    string // label topology.kubernetes.io/zone
+	Leaving bool   // it is being deleted, or the cluster autoscaler is about to: no new traffic from load balancers
 }
 
 // Address returns the node's own address in a family: its first one that is IPv4 or not.
