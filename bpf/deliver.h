@@ -30,8 +30,10 @@ static __always_inline struct remote *find_remote(const struct addr *a)
 // that a queue on a pod's link waits for.
 static __always_inline _Bool needs_stack(struct __sk_buff *ctx, const struct packet *p)
 {
-	return p->shaped || p->fragment || p->options || p->ttl <= 1 || p->proto == IPPROTO_SCTP ||
-	       is_translated(ctx, p);
+	struct config *cfg = get_config();
+
+	return p->shaped || p->fragment || p->options || p->ttl <= 1 || p->proto == IPPROTO_SCTP || !cfg ||
+	       (cfg->ask_conntrack && is_translated(ctx, p));
 }
 
 // One hop less to live, as every router does. The IPv4 checksum changes by the same amount (RFC 1624).

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every map: key, value, who writes, who reads, size. All are pinned; the agent is the only writer of all but counts.
+// Every map: key, value, who writes, who reads, size. All are pinned. The agent is the only writer where nothing
+// else is said.
 #pragma once
 
 #include <linux/bpf.h>
@@ -50,3 +51,63 @@ struct {
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } reserved SEC(".maps");
+
+// What clients use, and who serves it. One write of a row here swaps all its backends.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct frontend_key);
+	__type(value, struct frontend);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} frontends SEC(".maps");
+
+// Complete before a frontend names their generation; gone only after none has for a while.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct backend_key);
+	__type(value, struct backend);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} backends SEC(".maps");
+
+// The same the other way round, for the frontends that ask: those of UDP, and those with affinity.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct member_key);
+	__type(value, enum member_sets);
+	__uint(max_entries, 524288);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} members SEC(".maps");
+
+// Who may use load balancers' addresses, where not everybody may.
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct source_range_key);
+	__type(value, __u32);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} source_ranges SEC(".maps");
+
+// Written by the programs. The least recently used make room.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity);
+	__uint(max_entries, 131072);
+} affinities SEC(".maps");
+
+// Of connected sockets. Written by the programs; gone with the socket.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, struct translation);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} connected SEC(".maps");
+
+// Of sockets that send without being connected.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, struct translations);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} datagrams SEC(".maps");

@@ -4,6 +4,7 @@
 // docs/datapath.md walks a packet through them.
 #include "deliver.h"
 #include "guard.h"
+#include "socket.h"
 
 // A pod may not speak the tunnel's protocol to a node: it would speak for the node it runs on.
 static __always_inline _Bool is_tunnel_injection(const struct packet *p)

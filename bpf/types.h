@@ -25,6 +25,7 @@ enum outcome {
 	TO_FABRIC,
 	TO_TUNNEL,
 	TO_SENDER, // an ARP reply
+	REFUSED,   // answered with a reset or an ICMP error: nobody serves that port
 
 	DROP_MALFORMED,
 	DROP_NOT_IP,
@@ -37,6 +38,11 @@ enum outcome {
 	DROP_TUNNEL_INJECTION,
 	DROP_UNKNOWN_TUNNEL_PEER,
 	DROP_NO_TUNNEL_PEER,
+	DROP_NO_LOCAL_BACKEND,
+	DROP_NO_SUCH_SERVICE,
+	DROP_SOURCE_RANGE,
+	DROP_FLOWS_FULL,
+	DROP_FRAGMENT,
 
 	OUTCOMES,
 };
@@ -79,8 +85,13 @@ struct config {
 	__u32 tunnel_ifindex; // 0: there is no tunnel
 	__u32 tunnel_vni;
 	__be16 tunnel_port;
-	__u16 unused;
+	__u8 services;	    // 1: frontends are served
+	__u8 ask_conntrack; // 1: others on this node translate, too: ask the kernel's table before a short way is taken
+	__u8 socket_udp;    // 1: sockets that are connected to a backend which is gone can be closed
+	__u8 unused[3];
+	__u64 host_cookie; // of the node's own network namespace
 	struct prefix pod_cidr[2];
+	struct prefix service_cidr[2]; // of the cluster IPs, IPv4 and IPv6
 };
 
 struct count {
@@ -95,4 +106,97 @@ struct reservation {
 	__u8 network[64];
 	__u8 container[136];
 	__u8 ifname[16];
+};
+
+// An address, port and protocol that clients use. All zero but for the family: any address of any node (a node port).
+struct frontend_key {
+	struct addr addr;
+	__be16 port; // 0 with protocol 0: the address is some Service's, whatever the port
+	__u8 proto;
+	__u8 unused;
+};
+
+enum frontend_flags {
+	FRONTEND_ADDRESS = 1 << 0,	 // no port, just the address
+	FRONTEND_EXTERNAL = 1 << 1,	 // no cluster IP: clients from outside are welcome
+	FRONTEND_INSIDE_LOCAL = 1 << 2,	 // clients inside the cluster get backends of this node alone
+	FRONTEND_OUTSIDE_LOCAL = 1 << 3, // and so do clients outside
+	FRONTEND_INSIDE_DROP = 1 << 4,	 // there is no such backend here, but elsewhere: no answer
+	FRONTEND_OUTSIDE_DROP = 1 << 5,
+	FRONTEND_SOURCE_RANGES = 1 << 6, // clients must be in source_ranges
+	FRONTEND_MEMBERS = 1 << 7,	 // the backends are in `members`, too
+};
+
+// Which backends a client gets: slots first to first + count - 1 of the generation. None: refused.
+struct choice {
+	__u32 first;
+	__u32 count;
+};
+
+struct frontend {
+	__u64 generation; // of its backends: never used for others
+	__u64 owner;	  // the Service port, whatever its generation
+	struct choice inside, outside;
+	__u32 affinity; // seconds; 0: none
+	enum frontend_flags flags;
+};
+
+struct backend_key {
+	__u64 generation;
+	__u32 slot;
+	__u32 unused;
+};
+
+struct backend {
+	struct addr addr;
+	__be16 port;
+	__u16 unused;
+};
+
+// Is a backend in a generation? Value: the sets that it is in.
+struct member_key {
+	__u64 generation;
+	struct backend backend;
+	__u32 unused;
+};
+
+enum member_sets {
+	MEMBER_CLUSTER = 1,
+	MEMBER_LOCAL = 2,
+};
+
+// A prefix that may use a frontend: the owner comes first, and all its bits count.
+struct source_range_key {
+	__u32 prefixlen;
+	__u32 unused;
+	__u64 owner;
+	struct addr addr;
+};
+
+// A client that stays with its backend. Client: its address; for sockets, which have none yet, its namespace's cookie.
+struct affinity_key {
+	__u64 owner;
+	struct addr client;
+};
+
+struct affinity {
+	__u64 used; // ns of CLOCK_BOOTTIME
+	struct backend backend;
+	__u32 unused;
+};
+
+// What a socket was told, and what it got.
+struct translation {
+	__u64 generation;
+	struct addr addr; // the frontend, as the program named it
+	__be16 port;
+	__u16 set; // 1: the rest says something
+	struct backend backend;
+};
+
+// Of a socket that sends to many: the last ones it sent to.
+struct translations {
+	struct translation of[8];
+	__u32 next;
+	__u32 unused;
 };

@@ -14,7 +14,7 @@ import (
 	"github.com/polder-net/polder/internal/route"
 )
 
-// flags are all there is to set. A ninth needs a decision record.
+// flags are all there is to set. Another needs a decision record (docs/adr/0009).
 type flags struct {
 	node       string
 	manifests  string
@@ -34,7 +34,7 @@ Flags:
 `
 
 func parseFlags(args []string, stderr io.Writer) (flags, error) {
-	f := flags{options: desired.Options{Routing: route.ModeAuto}}
+	f := flags{options: desired.Options{Routing: route.ModeAuto, Services: true}}
 	fs := flag.NewFlagSet("polder-agent", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&f.node, "node", defaultNode(), "this node's `name` in the cluster; default: $NODE_NAME, else the host's name")
@@ -44,6 +44,8 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 		func(s string) error { return parseRouting(s, &f.options.Routing) })
 	fs.Func("never-masquerade", "`prefixes`, comma-separated, that pods reach by their own address besides the cluster's own",
 		func(s string) error { return parsePrefixes(s, &f.options.NeverMasquerade) })
+	fs.Func("services", "serve Services, as kube-proxy does: `mode` on, off, or external-ips: on, and honour spec.externalIPs (default on)",
+		func(s string) error { return parseServices(s, &f.options) })
 	fs.StringVar(&f.cniBin, "cni-bin", "/opt/cni/bin", "install the CNI plugin in this `folder`; empty: do not")
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:9876", "`address` of /healthz, /readyz and /metrics; empty: none")
 	fs.TextVar(&f.level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
@@ -85,6 +87,15 @@ func parseRouting(s string, mode *route.Mode) error {
 		return nil
 	}
 	return errors.New("want auto, native or tunnel")
+}
+
+func parseServices(s string, o *desired.Options) error {
+	switch s {
+	case "on", "off", "external-ips":
+		o.Services, o.ExternalIPs = s != "off", s == "external-ips"
+		return nil
+	}
+	return errors.New("want on, off or external-ips")
 }
 
 func parsePrefixes(s string, prefixes *[]netip.Prefix) error {

@@ -72,6 +72,11 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 		}
 		cfg.Source, cfg.Ready = kube, kube.MarkNetworkReady
 	}
+	if f.options.Services && os.Getenv(packetsOnly) == "" {
+		if cfg.Sockets, err = datapath.CgroupRoot(); err != nil {
+			return err
+		}
+	}
 	a, err := agent.New(cfg, log)
 	if err != nil {
 		return err
@@ -79,6 +84,10 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 	log.Info("polder-agent starts", "node", f.node, "version", version)
 	return a.Run(ctx)
 }
+
+// packetsOnly is an environment variable for tests: if set, no socket is looked at, and Services are served packet by
+// packet, as for pods whose sockets are out of reach.
+const packetsOnly = "POLDER_TEST_PACKETS_ONLY"
 
 // besideMe finds a program in the folder that this one is in.
 func besideMe(name string) (string, error) {

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -50,6 +51,10 @@ type Config struct {
 	Plugin string // the plugin's binary to install
 	Listen string // health and metrics; empty: nowhere
 
+	// Sockets is the control group whose processes' sockets connect to Services' backends; empty: none do, and packets
+	// are translated on their way.
+	Sockets string
+
 	// Ready is called once this node can serve pods, again until it returns nil; nil: nobody wants to know.
 	Ready func(context.Context) error
 }
@@ -75,6 +80,9 @@ type Agent struct {
 	syncedAt time.Time // the last time
 
 	installed bool // the plugin, by this process
+
+	services services
+	sockets  cluster.Local // what of Local is about sockets: it never changes
 
 	calls    chan call
 	repairs  []api.Repair
@@ -106,7 +114,13 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: log, kernel: kernel, datapath: dp, calls: make(chan call),
-		pods: map[string]cluster.LocalPod{}, pools: map[bool]*ipam.Pool{}}
+		pods: map[string]cluster.LocalPod{}, pools: map[bool]*ipam.Pool{}, services: newServices()}
+	if cfg.Sockets != "" {
+		if a.sockets.Cookie, err = datapath.NetnsCookie(); err != nil {
+			return nil, errors.Join(err, dp.Close(), kernel.Close())
+		}
+		a.sockets.ClosesSockets = datapath.CanCloseSockets()
+	}
 	a.status.Store(&api.NodeReport{Node: cfg.Node, Version: cfg.Version})
 	return a, nil
 }
@@ -137,6 +151,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return api.Serve(ctx, socket, a.send) })
 	group.Go(func() error { return a.serveHTTP(ctx) })
 	group.Go(func() error { a.announce(ctx); return nil })
+	if a.cfg.Options.Services && a.sockets.ClosesSockets {
+		group.Go(func() error { return a.closeStale(ctx) })
+	}
 	group.Go(func() error { return a.loop(ctx, kernel) })
 	return group.Wait()
 }
@@ -202,6 +219,9 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 			close(c.reply)
 			continue
 		case <-a.cfg.Source.Changed():
+			if a.refreshServices() {
+				continue
+			}
 		case <-tick.C:
 		case <-settled:
 			settled = nil

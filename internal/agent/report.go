@@ -21,7 +21,7 @@ func (a *Agent) publish() {
 		Repairs:   slices.Clone(a.repairs),
 	}
 	slices.Reverse(r.Repairs)
-	for _, p := range slices.Concat(a.problems, a.missingPlugins()) {
+	for _, p := range slices.Concat(a.problems, a.missingPlugins(), a.serviceProblems()) {
 		r.Problems = append(r.Problems, api.Problem{Object: p.Object, Message: p.Message})
 	}
 	if a.syncErr != nil {

@@ -79,20 +79,24 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 
 	maps, err := a.datapath.SyncMaps(want)
 	errs = append(errs, err)
+	services, err := a.syncServices()
+	errs = append(errs, err)
 	programs, err := a.attach(want.Hooks)
+	errs = append(errs, err)
+	sockets, err := a.datapath.AttachSockets(a.socketGroup())
 	errs = append(errs, err)
 	kernel, err := a.kernel.Sync(want)
 	errs = append(errs, err)
 	mtus, err := a.syncMTU(want.PodMTU)
 	errs = append(errs, err)
 
-	for _, c := range maps {
+	for _, c := range slices.Concat(maps, sockets) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
 	for _, c := range slices.Concat(tunnel, kernel) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
-	return want, slices.Concat(changes, programs, mtus), errors.Join(errs...)
+	return want, slices.Concat(changes, services, programs, mtus), errors.Join(errs...)
 }
 
 // readLocal lists what the kernel has.
@@ -112,7 +116,8 @@ func (a *Agent) readLocal() (cluster.Local, error) {
 			peers = append(peers, n.Addresses...)
 		}
 	}
-	local := cluster.Local{Node: a.cfg.Node, Pods: pods}
+	local := a.sockets
+	local.Node, local.Pods = a.cfg.Node, pods
 	if local.Uplinks, err = a.kernel.Uplinks(own, peers); err != nil {
 		return local, fmt.Errorf("list uplinks: %w", err)
 	}

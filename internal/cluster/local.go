@@ -23,6 +23,15 @@ type Local struct {
 	// Paths says, for each address of another node, how the kernel reaches it. No entry: it does not.
 	Paths map[netip.Addr]Path
 
+	// Cookie is the kernel's number of this node's network namespace; 0: sockets are not looked at.
+	Cookie uint64
+
+	// ClosesSockets: the kernel lets a program close a socket that is connected to a backend which is gone.
+	ClosesSockets bool
+
+	// Translators are others on this node that rewrite addresses in the kernel's conntrack: "kube-proxy", "portmap".
+	Translators []string
+
 	// Tunnel is the index of the tunnel device, 0 while there is none.
 	Tunnel int
 }

@@ -156,7 +156,7 @@ func (d *Datapath) removeStalePins(want map[desired.Hook]int) error {
 	}
 	for _, e := range entries {
 		pin := filepath.Join(dir, e.Name())
-		if keep[pin] {
+		if keep[pin] || strings.HasSuffix(pin, socketPin) {
 			continue
 		}
 		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -18,13 +18,51 @@ type bpfAddr struct {
 	Word [4]uint32
 }
 
+type bpfAffinity struct {
+	_       structs.HostLayout
+	Used    uint64
+	Backend bpfBackend
+	Unused  uint32
+}
+
+type bpfAffinityKey struct {
+	_      structs.HostLayout
+	Owner  uint64
+	Client bpfAddr
+}
+
+type bpfBackend struct {
+	_      structs.HostLayout
+	Addr   bpfAddr
+	Port   uint16
+	Unused uint16
+}
+
+type bpfBackendKey struct {
+	_          structs.HostLayout
+	Generation uint64
+	Slot       uint32
+	Unused     uint32
+}
+
+type bpfChoice struct {
+	_     structs.HostLayout
+	First uint32
+	Count uint32
+}
+
 type bpfConfig struct {
 	_             structs.HostLayout
 	TunnelIfindex uint32
 	TunnelVni     uint32
 	TunnelPort    uint16
-	Unused        uint16
+	Services      uint8
+	AskConntrack  uint8
+	SocketUdp     uint8
+	Unused        [3]uint8
+	HostCookie    uint64
 	PodCidr       [2]bpfPrefix
+	ServiceCidr   [2]bpfPrefix
 }
 
 type bpfCount struct {
@@ -41,10 +79,55 @@ type bpfEndpoint struct {
 	Shaped  uint32
 }
 
+type bpfFrontend struct {
+	_          structs.HostLayout
+	Generation uint64
+	Owner      uint64
+	Inside     bpfChoice
+	Outside    bpfChoice
+	Affinity   uint32
+	Flags      bpfFrontendFlags
+}
+
+type bpfFrontendFlags uint32
+
+const (
+	bpfFrontendFlagsFRONTEND_ADDRESS       bpfFrontendFlags = 1
+	bpfFrontendFlagsFRONTEND_EXTERNAL      bpfFrontendFlags = 2
+	bpfFrontendFlagsFRONTEND_INSIDE_LOCAL  bpfFrontendFlags = 4
+	bpfFrontendFlagsFRONTEND_OUTSIDE_LOCAL bpfFrontendFlags = 8
+	bpfFrontendFlagsFRONTEND_INSIDE_DROP   bpfFrontendFlags = 16
+	bpfFrontendFlagsFRONTEND_OUTSIDE_DROP  bpfFrontendFlags = 32
+	bpfFrontendFlagsFRONTEND_SOURCE_RANGES bpfFrontendFlags = 64
+	bpfFrontendFlagsFRONTEND_MEMBERS       bpfFrontendFlags = 128
+)
+
+type bpfFrontendKey struct {
+	_      structs.HostLayout
+	Addr   bpfAddr
+	Port   uint16
+	Proto  uint8
+	Unused uint8
+}
+
 type bpfMac struct {
 	_    structs.HostLayout
 	Byte [6]uint8
 }
+
+type bpfMemberKey struct {
+	_          structs.HostLayout
+	Generation uint64
+	Backend    bpfBackend
+	Unused     uint32
+}
+
+type bpfMemberSets uint32
+
+const (
+	bpfMemberSetsMEMBER_CLUSTER bpfMemberSets = 1
+	bpfMemberSetsMEMBER_LOCAL   bpfMemberSets = 2
+)
 
 type bpfOutcome uint32
 
@@ -56,18 +139,24 @@ const (
 	bpfOutcomeTO_FABRIC                 bpfOutcome = 4
 	bpfOutcomeTO_TUNNEL                 bpfOutcome = 5
 	bpfOutcomeTO_SENDER                 bpfOutcome = 6
-	bpfOutcomeDROP_MALFORMED            bpfOutcome = 7
-	bpfOutcomeDROP_NOT_IP               bpfOutcome = 8
-	bpfOutcomeDROP_SPOOFED_SOURCE       bpfOutcome = 9
-	bpfOutcomeDROP_SPOOFED_MAC          bpfOutcome = 10
-	bpfOutcomeDROP_SPOOFED_NEIGHBOUR    bpfOutcome = 11
-	bpfOutcomeDROP_ROUTER_ADVERTISEMENT bpfOutcome = 12
-	bpfOutcomeDROP_MULTICAST            bpfOutcome = 13
-	bpfOutcomeDROP_BAD_DESTINATION      bpfOutcome = 14
-	bpfOutcomeDROP_TUNNEL_INJECTION     bpfOutcome = 15
-	bpfOutcomeDROP_UNKNOWN_TUNNEL_PEER  bpfOutcome = 16
-	bpfOutcomeDROP_NO_TUNNEL_PEER       bpfOutcome = 17
-	bpfOutcomeOUTCOMES                  bpfOutcome = 18
+	bpfOutcomeREFUSED                   bpfOutcome = 7
+	bpfOutcomeDROP_MALFORMED            bpfOutcome = 8
+	bpfOutcomeDROP_NOT_IP               bpfOutcome = 9
+	bpfOutcomeDROP_SPOOFED_SOURCE       bpfOutcome = 10
+	bpfOutcomeDROP_SPOOFED_MAC          bpfOutcome = 11
+	bpfOutcomeDROP_SPOOFED_NEIGHBOUR    bpfOutcome = 12
+	bpfOutcomeDROP_ROUTER_ADVERTISEMENT bpfOutcome = 13
+	bpfOutcomeDROP_MULTICAST            bpfOutcome = 14
+	bpfOutcomeDROP_BAD_DESTINATION      bpfOutcome = 15
+	bpfOutcomeDROP_TUNNEL_INJECTION     bpfOutcome = 16
+	bpfOutcomeDROP_UNKNOWN_TUNNEL_PEER  bpfOutcome = 17
+	bpfOutcomeDROP_NO_TUNNEL_PEER       bpfOutcome = 18
+	bpfOutcomeDROP_NO_LOCAL_BACKEND     bpfOutcome = 19
+	bpfOutcomeDROP_NO_SUCH_SERVICE      bpfOutcome = 20
+	bpfOutcomeDROP_SOURCE_RANGE         bpfOutcome = 21
+	bpfOutcomeDROP_FLOWS_FULL           bpfOutcome = 22
+	bpfOutcomeDROP_FRAGMENT             bpfOutcome = 23
+	bpfOutcomeOUTCOMES                  bpfOutcome = 24
 )
 
 type bpfPrefix struct {
@@ -107,18 +196,60 @@ type bpfReservation struct {
 	Ifname    [16]uint8
 }
 
+type bpfSourceRangeKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Unused    uint32
+	Owner     uint64
+	Addr      bpfAddr
+}
+
+type bpfTranslation struct {
+	_          structs.HostLayout
+	Generation uint64
+	Addr       bpfAddr
+	Port       uint16
+	Set        uint16
+	Backend    bpfBackend
+}
+
+type bpfTranslations struct {
+	_      structs.HostLayout
+	Of     [8]bpfTranslation
+	Next   uint32
+	Unused uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapAffinities    = "affinities"
+	bpfMapBackends      = "backends"
 	bpfMapConfiguration = "configuration"
+	bpfMapConnected     = "connected"
 	bpfMapCounts        = "counts"
+	bpfMapDatagrams     = "datagrams"
 	bpfMapEndpoints     = "endpoints"
+	bpfMapFrontends     = "frontends"
+	bpfMapMembers       = "members"
 	bpfMapRemotes       = "remotes"
 	bpfMapReserved      = "reserved"
+	bpfMapSourceRanges  = "source_ranges"
+	bpfProgBind4        = "bind4"
+	bpfProgBind6        = "bind6"
+	bpfProgCloseStale   = "close_stale"
+	bpfProgConnect4     = "connect4"
+	bpfProgConnect6     = "connect6"
 	bpfProgFromNetwork  = "from_network"
 	bpfProgFromPod      = "from_pod"
 	bpfProgFromTunnel   = "from_tunnel"
+	bpfProgGetpeername4 = "getpeername4"
+	bpfProgGetpeername6 = "getpeername6"
+	bpfProgRecvmsg4     = "recvmsg4"
+	bpfProgRecvmsg6     = "recvmsg6"
+	bpfProgSendmsg4     = "sendmsg4"
+	bpfProgSendmsg6     = "sendmsg6"
 	bpfProgToTunnel     = "to_tunnel"
 )
 
@@ -164,21 +295,39 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	FromNetwork *ebpf.ProgramSpec `ebpf:"from_network"`
-	FromPod     *ebpf.ProgramSpec `ebpf:"from_pod"`
-	FromTunnel  *ebpf.ProgramSpec `ebpf:"from_tunnel"`
-	ToTunnel    *ebpf.ProgramSpec `ebpf:"to_tunnel"`
+	Bind4        *ebpf.ProgramSpec `ebpf:"bind4"`
+	Bind6        *ebpf.ProgramSpec `ebpf:"bind6"`
+	CloseStale   *ebpf.ProgramSpec `ebpf:"close_stale"`
+	Connect4     *ebpf.ProgramSpec `ebpf:"connect4"`
+	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
+	FromNetwork  *ebpf.ProgramSpec `ebpf:"from_network"`
+	FromPod      *ebpf.ProgramSpec `ebpf:"from_pod"`
+	FromTunnel   *ebpf.ProgramSpec `ebpf:"from_tunnel"`
+	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
+	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
+	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
+	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	ToTunnel     *ebpf.ProgramSpec `ebpf:"to_tunnel"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Affinities    *ebpf.MapSpec `ebpf:"affinities"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	Configuration *ebpf.MapSpec `ebpf:"configuration"`
+	Connected     *ebpf.MapSpec `ebpf:"connected"`
 	Counts        *ebpf.MapSpec `ebpf:"counts"`
+	Datagrams     *ebpf.MapSpec `ebpf:"datagrams"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Members       *ebpf.MapSpec `ebpf:"members"`
 	Remotes       *ebpf.MapSpec `ebpf:"remotes"`
 	Reserved      *ebpf.MapSpec `ebpf:"reserved"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -207,20 +356,34 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Affinities    *ebpf.Map `ebpf:"affinities"`
+	Backends      *ebpf.Map `ebpf:"backends"`
 	Configuration *ebpf.Map `ebpf:"configuration"`
+	Connected     *ebpf.Map `ebpf:"connected"`
 	Counts        *ebpf.Map `ebpf:"counts"`
+	Datagrams     *ebpf.Map `ebpf:"datagrams"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Members       *ebpf.Map `ebpf:"members"`
 	Remotes       *ebpf.Map `ebpf:"remotes"`
 	Reserved      *ebpf.Map `ebpf:"reserved"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Affinities,
+		m.Backends,
 		m.Configuration,
+		m.Connected,
 		m.Counts,
+		m.Datagrams,
 		m.Endpoints,
+		m.Frontends,
+		m.Members,
 		m.Remotes,
 		m.Reserved,
+		m.SourceRanges,
 	)
 }
 
@@ -234,17 +397,39 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	FromNetwork *ebpf.Program `ebpf:"from_network"`
-	FromPod     *ebpf.Program `ebpf:"from_pod"`
-	FromTunnel  *ebpf.Program `ebpf:"from_tunnel"`
-	ToTunnel    *ebpf.Program `ebpf:"to_tunnel"`
+	Bind4        *ebpf.Program `ebpf:"bind4"`
+	Bind6        *ebpf.Program `ebpf:"bind6"`
+	CloseStale   *ebpf.Program `ebpf:"close_stale"`
+	Connect4     *ebpf.Program `ebpf:"connect4"`
+	Connect6     *ebpf.Program `ebpf:"connect6"`
+	FromNetwork  *ebpf.Program `ebpf:"from_network"`
+	FromPod      *ebpf.Program `ebpf:"from_pod"`
+	FromTunnel   *ebpf.Program `ebpf:"from_tunnel"`
+	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
+	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
+	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
+	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
+	ToTunnel     *ebpf.Program `ebpf:"to_tunnel"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.Bind4,
+		p.Bind6,
+		p.CloseStale,
+		p.Connect4,
+		p.Connect6,
 		p.FromNetwork,
 		p.FromPod,
 		p.FromTunnel,
+		p.Getpeername4,
+		p.Getpeername6,
+		p.Recvmsg4,
+		p.Recvmsg6,
+		p.Sendmsg4,
+		p.Sendmsg6,
 		p.ToTunnel,
 	)
 }

@@ -30,6 +30,8 @@ type Datapath struct {
 	links    map[desired.Hook]attached
 	tcx      bool
 	outcomes []string
+	services services
+	sockets  map[desired.Program]link.Link
 }
 
 // Open loads the programs and opens or makes the pinned maps below dir, which must be on a bpf file system. Packets
@@ -47,7 +49,7 @@ func Open(dir string, log *slog.Logger) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read datapath object: %w", err)
 	}
-	d := &Datapath{dir: dir, log: log, spec: spec, links: map[desired.Hook]attached{}}
+	d := &Datapath{dir: dir, log: log, spec: spec, links: map[desired.Hook]attached{}, sockets: map[desired.Program]link.Link{}}
 	if d.outcomes, err = outcomeNames(spec); err != nil {
 		return nil, err
 	}
@@ -85,6 +87,9 @@ func (d *Datapath) load() error {
 func (d *Datapath) Close() error {
 	for _, a := range d.links {
 		a.link.Close()
+	}
+	for _, l := range d.sockets {
+		l.Close()
 	}
 	for _, p := range d.programs {
 		p.Close()

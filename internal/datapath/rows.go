@@ -210,10 +210,22 @@ func encodeConfig(c desired.Config) bpfConfig {
 	var port [2]byte
 	binary.BigEndian.PutUint16(port[:], route.TunnelPort)
 	e.TunnelPort = binary.NativeEndian.Uint16(port[:])
+	e.Services, e.AskConntrack, e.SocketUdp = flag(c.Services), flag(c.AskConntrack), flag(c.SocketUDP)
+	e.HostCookie = c.HostCookie
 	for i, p := range []netip.Prefix{c.PodCIDR4, c.PodCIDR6} {
 		e.PodCidr[i] = encodeMask(p)
 	}
+	for i, p := range []netip.Prefix{c.ServiceCIDR4, c.ServiceCIDR6} {
+		e.ServiceCidr[i] = encodeMask(p)
+	}
 	return e
+}
+
+func flag(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // An invalid prefix becomes one that nothing matches: its address has bits that its mask has not.

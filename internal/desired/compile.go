@@ -14,6 +14,8 @@ import (
 type Options struct {
 	Routing         route.Mode
 	NeverMasquerade []netip.Prefix // besides the cluster's own
+	Services        bool           // serve Services, as kube-proxy does
+	ExternalIPs     bool           // honour spec.externalIPs, which let whoever may write a Service take over any address
 }
 
 // Compile says which tables this node should have, and what of its input it cannot honour.
@@ -43,9 +45,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		Sysctls:    sysctls(self, local, peers.Tunnel != nil),
 		PodMTU:     peers.PodMTU,
 	}
-	t.Config.Tunnel = local.Tunnel
-	t.Config.PodCIDR4, _ = self.PodCIDR(true)
-	t.Config.PodCIDR6, _ = self.PodCIDR(false)
+	t.Config = config(opts, self, snap, local)
 	for _, a := range self.Addresses {
 		t.Endpoints[a] = route.Endpoint{}
 	}
@@ -61,6 +61,22 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		maps.Copy(t.Neighbours, rows.Neighbours)
 	}
 	return t, append(problems, peers.Problems...)
+}
+
+func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local cluster.Local) Config {
+	c := Config{Tunnel: local.Tunnel, Services: opts.Services, SocketUDP: local.ClosesSockets, HostCookie: local.Cookie,
+		AskConntrack: !opts.Services || len(local.Translators) > 0}
+	c.PodCIDR4, _ = self.PodCIDR(true)
+	c.PodCIDR6, _ = self.PodCIDR(false)
+	for _, p := range snap.ServiceCIDRs {
+		switch ipv4 := p.Addr().Is4(); {
+		case ipv4 && !c.ServiceCIDR4.IsValid():
+			c.ServiceCIDR4 = p
+		case !ipv4 && !c.ServiceCIDR6.IsValid():
+			c.ServiceCIDR6 = p
+		}
+	}
+	return c
 }
 
 func find(nodes []cluster.Node, name string) (cluster.Node, bool) {

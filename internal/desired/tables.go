@@ -31,6 +31,14 @@ type Config struct {
 	Tunnel   int // the tunnel device's index, 0 for none
 	PodCIDR4 netip.Prefix
 	PodCIDR6 netip.Prefix
+
+	Services     bool   // frontends are served
+	AskConntrack bool   // others on this node translate, too
+	SocketUDP    bool   // connected UDP sockets are translated, since those of a backend that is gone can be closed
+	HostCookie   uint64 // of this node's network namespace
+
+	ServiceCIDR4 netip.Prefix
+	ServiceCIDR6 netip.Prefix
 }
 
 // Program is an entry point of the datapath, named as its C function.
@@ -42,6 +50,18 @@ const (
 	FromNetwork Program = "from_network" // ingress of an uplink
 	FromTunnel  Program = "from_tunnel"  // ingress of the tunnel device
 	ToTunnel    Program = "to_tunnel"    // egress of the tunnel device
+
+	// On the root of the node's control groups, for the sockets of all its processes.
+	Connect4     Program = "connect4"
+	Connect6     Program = "connect6"
+	Sendmsg4     Program = "sendmsg4"
+	Sendmsg6     Program = "sendmsg6"
+	Recvmsg4     Program = "recvmsg4"
+	Recvmsg6     Program = "recvmsg6"
+	Getpeername4 Program = "getpeername4"
+	Getpeername6 Program = "getpeername6"
+	Bind4        Program = "bind4"
+	Bind6        Program = "bind6"
 )
 
 // Hook is a program attached to a link.

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a frontend to a backend: the choice, for sockets and packets alike.
+#pragma once
+
+#include "deliver.h"
+
+enum { NS_PER_S = 1000000000 };
+
+static __always_inline _Bool backend_equal(const struct backend *a, const struct backend *b)
+{
+	return addr_equal(&a->addr, &b->addr) && a->port == b->port;
+}
+
+// Is this an address of some node, this one's or another's?
+static __always_inline _Bool is_node_address(const struct addr *a)
+{
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, a);
+	struct remote *r;
+
+	if (ep)
+		return !ep->ifindex;
+	r = find_remote(a);
+	return r && r->host;
+}
+
+// The frontend of an address and port: its own, else the node port, which every address of every node has.
+static __always_inline struct frontend *find_frontend(const struct addr *a, __be16 port, __u8 proto)
+{
+	struct frontend_key key = {.addr = *a, .port = port, .proto = proto};
+	struct frontend *f = bpf_map_lookup_elem(&frontends, &key);
+
+	if (f)
+		return f;
+	key.addr = addr_is_v4(a) ? addr_v4(0) : (struct addr){};
+	f = bpf_map_lookup_elem(&frontends, &key);
+	return f && is_node_address(a) ? f : NULL;
+}
+
+static __always_inline _Bool is_served(const struct frontend *f, const struct backend *b, _Bool outside)
+{
+	struct member_key key = {.generation = f->generation, .backend = *b};
+	enum member_sets *sets = bpf_map_lookup_elem(&members, &key);
+	__u32 local = outside ? FRONTEND_OUTSIDE_LOCAL : FRONTEND_INSIDE_LOCAL;
+
+	return sets && *sets & (f->flags & local ? MEMBER_LOCAL : MEMBER_CLUSTER);
+}
+
+// The backend that the client had last, if it may still have it.
+static __always_inline _Bool recall(const struct frontend *f, const struct affinity_key *key, _Bool outside,
+				    struct backend *b)
+{
+	struct affinity *last = bpf_map_lookup_elem(&affinities, key);
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!last || now - last->used >= (__u64)f->affinity * NS_PER_S || !is_served(f, &last->backend, outside))
+		return 0;
+	last->used = now;
+	*b = last->backend;
+	return 1;
+}
+
+enum chosen { CHOSEN, REFUSE, DROP };
+
+// Chooses a backend for a client. Random is whatever spreads: the slot is its remainder.
+static __always_inline enum chosen choose(const struct frontend *f, const struct addr *client, _Bool outside,
+					  __u32 random, struct backend *b)
+{
+	const struct choice *from = outside ? &f->outside : &f->inside;
+	struct affinity_key who = {.owner = f->owner, .client = *client};
+	struct backend_key key = {.generation = f->generation};
+	struct backend *found;
+
+	if (!from->count)
+		return f->flags & (outside ? FRONTEND_OUTSIDE_DROP : FRONTEND_INSIDE_DROP) ? DROP : REFUSE;
+	if (f->affinity && recall(f, &who, outside, b))
+		return CHOSEN;
+	key.slot = from->first + random % from->count;
+	found = bpf_map_lookup_elem(&backends, &key);
+	if (!found)
+		return DROP; // only if somebody else's hands were in the map
+	*b = *found;
+	if (f->affinity) {
+		struct affinity now = {.used = bpf_ktime_get_boot_ns(), .backend = *b};
+
+		bpf_map_update_elem(&affinities, &who, &now, BPF_ANY);
+	}
+	return CHOSEN;
+}
+
+// May this source use the load balancer's address?
+static __always_inline _Bool is_admitted(const struct frontend *f, const struct addr *src)
+{
+	struct source_range_key key = {.prefixlen = 32 + 64 + 128, .owner = f->owner, .addr = *src};
+
+	return !(f->flags & FRONTEND_SOURCE_RANGES) || bpf_map_lookup_elem(&source_ranges, &key);
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sockets of this node's processes: one that connects to a Service connects to a backend, and no packet is rewritten on
+// its way. The program goes on seeing the Service's address. What is not decided here, the packet path decides.
+#pragma once
+
+#include "service.h"
+
+enum { DENY, ALLOW };				    // what a control group's program answers
+enum { ERR_CONNREFUSED = 111, ERR_ADDRINUSE = 98 }; // asm-generic/errno.h
+
+static __always_inline struct addr address_of(const struct bpf_sock_addr *ctx, _Bool ipv6)
+{
+	struct addr a = {};
+
+	if (!ipv6)
+		return addr_v4(ctx->user_ip4);
+	a.word[0] = ctx->user_ip6[0];
+	a.word[1] = ctx->user_ip6[1];
+	a.word[2] = ctx->user_ip6[2];
+	a.word[3] = ctx->user_ip6[3];
+	return a;
+}
+
+static __always_inline void set_address(struct bpf_sock_addr *ctx, _Bool ipv6, const struct addr *a, __be16 port)
+{
+	ctx->user_port = port;
+	if (!ipv6) {
+		ctx->user_ip4 = a->word[3];
+		return;
+	}
+	ctx->user_ip6[0] = a->word[0];
+	ctx->user_ip6[1] = a->word[1];
+	ctx->user_ip6[2] = a->word[2];
+	ctx->user_ip6[3] = a->word[3];
+}
+
+// Sockets have no address yet: the namespace stands for the client.
+static __always_inline struct addr client_of(__u64 cookie)
+{
+	struct addr a = {{0, 0, cookie >> 32, (__u32)cookie}};
+
+	return a;
+}
+
+// The frontend that a socket asks for. A loopback address is one only for the node's own processes (a hostPort on
+// 127.0.0.1): a pod's loopback is the pod's.
+static __always_inline struct frontend *frontend_of(struct bpf_sock_addr *ctx, const struct addr *a, __u64 cookie)
+{
+	struct config *cfg = get_config();
+
+	if (!cfg || !cfg->services || (addr_is_local_only(a) && cookie != cfg->host_cookie))
+		return NULL;
+	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP && ctx->protocol != IPPROTO_SCTP)
+		return NULL;
+	return find_frontend(a, ctx->user_port, ctx->protocol);
+}
+
+// The backend for a socket. Who may use a load balancer's address is asked of packets, which have a source.
+static __always_inline enum chosen choose_for(struct bpf_sock_addr *ctx, const struct frontend *f, __u64 cookie,
+					      struct backend *b)
+{
+	struct addr client = client_of(cookie);
+
+	if (f->flags & FRONTEND_SOURCE_RANGES)
+		return DROP;
+	return choose(f, &client, 0, bpf_get_prandom_u32(), b);
+}
+
+static __always_inline int on_connect(struct bpf_sock_addr *ctx, _Bool ipv6)
+{
+	struct addr a = address_of(ctx, ipv6);
+	__u64 cookie = bpf_get_netns_cookie(ctx);
+	struct frontend *f = frontend_of(ctx, &a, cookie);
+	struct config *cfg = get_config();
+	struct translation *t;
+	struct backend b;
+
+	if (!f || !cfg || (ctx->protocol == IPPROTO_UDP && !cfg->socket_udp)) {
+		bpf_sk_storage_delete(&connected, ctx->sk); // of an earlier connect
+		return ALLOW;
+	}
+	switch (choose_for(ctx, f, cookie, &b)) {
+	case REFUSE:
+		bpf_set_retval(-ERR_CONNREFUSED);
+		return DENY;
+	case DROP: // the packet path is silent about it
+		return ALLOW;
+	case CHOSEN:
+		break;
+	}
+	t = bpf_sk_storage_get(&connected, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!t)
+		return ALLOW;
+	t->generation = f->generation;
+	t->addr = a;
+	t->port = ctx->user_port;
+	t->backend = b;
+	t->set = 1;
+	set_address(ctx, ipv6, &b.addr, b.port);
+	return ALLOW;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return on_connect(ctx, 0);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return on_connect(ctx, 1);
+}
+
+// The translation of an earlier datagram to the same frontend, else a free place for one.
+static __always_inline struct translation *place_for(struct translations *all, const struct addr *a, __be16 port)
+{
+	for (__u32 i = 0; i < sizeof(all->of) / sizeof(all->of[0]); i++) {
+		struct translation *t = &all->of[i];
+
+		if (t->set && t->port == port && addr_equal(&t->addr, a))
+			return t;
+	}
+	struct translation *t = &all->of[all->next++ % (sizeof(all->of) / sizeof(all->of[0]))];
+
+	t->set = 0;
+	return t;
+}
+
+// A datagram goes where the one before it went, as long as that backend serves.
+static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, _Bool ipv6)
+{
+	struct addr a = address_of(ctx, ipv6);
+	__u64 cookie = bpf_get_netns_cookie(ctx);
+	struct frontend *f = frontend_of(ctx, &a, cookie);
+	struct translations *all;
+	struct translation *t;
+
+	if (!f)
+		return ALLOW;
+	all = bpf_sk_storage_get(&datagrams, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!all)
+		return ALLOW;
+	t = place_for(all, &a, ctx->user_port);
+	if (!t->set || (t->generation != f->generation && !is_served(f, &t->backend, 0))) {
+		struct backend b;
+
+		switch (choose_for(ctx, f, cookie, &b)) {
+		case REFUSE:
+			bpf_set_retval(-ERR_CONNREFUSED);
+			return DENY;
+		case DROP:
+			return ALLOW;
+		case CHOSEN:
+			break;
+		}
+		t->backend = b;
+		t->addr = a;
+		t->port = ctx->user_port;
+		t->set = 1;
+	}
+	t->generation = f->generation;
+	set_address(ctx, ipv6, &t->backend.addr, t->backend.port);
+	return ALLOW;
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return on_sendmsg(ctx, 0);
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return on_sendmsg(ctx, 1);
+}
+
+// A name that the kernel tells a program: a backend's becomes that of the frontend which the program knows.
+static __always_inline int name_frontend(struct bpf_sock_addr *ctx, _Bool ipv6)
+{
+	struct backend b = {.addr = address_of(ctx, ipv6), .port = ctx->user_port};
+	struct translation *t = bpf_sk_storage_get(&connected, ctx->sk, NULL, 0);
+	struct translations *all;
+
+	if (t && t->set && backend_equal(&t->backend, &b)) {
+		set_address(ctx, ipv6, &t->addr, t->port);
+		return ALLOW;
+	}
+	all = bpf_sk_storage_get(&datagrams, ctx->sk, NULL, 0);
+	if (!all)
+		return ALLOW;
+	for (__u32 i = 0; i < sizeof(all->of) / sizeof(all->of[0]); i++) {
+		t = &all->of[i];
+		if (t->set && backend_equal(&t->backend, &b)) {
+			set_address(ctx, ipv6, &t->addr, t->port);
+			return ALLOW;
+		}
+	}
+	return ALLOW;
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return name_frontend(ctx, 0);
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return name_frontend(ctx, 1);
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	return name_frontend(ctx, 0);
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	return name_frontend(ctx, 1);
+}
+
+// No process of the node may take a node port: it would never hear from it.
+static __always_inline int on_bind(struct bpf_sock *sk, const struct addr *any)
+{
+	struct frontend_key key = {.addr = *any, .port = bpf_htons(sk->src_port), .proto = sk->protocol};
+	struct config *cfg = get_config();
+
+	if (!cfg || !cfg->services || bpf_get_netns_cookie(sk) != cfg->host_cookie ||
+	    !bpf_map_lookup_elem(&frontends, &key))
+		return ALLOW;
+	bpf_set_retval(-ERR_ADDRINUSE);
+	return DENY;
+}
+
+SEC("cgroup/post_bind4")
+int bind4(struct bpf_sock *sk)
+{
+	struct addr any = addr_v4(0);
+
+	return on_bind(sk, &any);
+}
+
+SEC("cgroup/post_bind6")
+int bind6(struct bpf_sock *sk)
+{
+	struct addr any = {};
+
+	return on_bind(sk, &any);
+}
+
+struct sock_common {
+	char unused;
+};
+
+int bpf_sock_destroy(struct sock_common *sk) __ksym __weak; // Linux 6.5
+
+struct bpf_iter__udp_polder {
+	struct bpf_iter_meta *meta;
+	struct udp_sock *udp_sk;
+};
+
+// Run over all UDP sockets of a namespace: closes those that are connected to a backend which serves no longer. The
+// program gets ECONNABORTED, and its next connect another backend.
+SEC("iter/udp")
+int close_stale(struct bpf_iter__udp_polder *ctx)
+{
+	struct sock_common *sk = (struct sock_common *)ctx->udp_sk;
+	struct translation *t;
+	struct frontend *f;
+
+	if (!sk || !bpf_sock_destroy)
+		return 0;
+	t = bpf_sk_storage_get(&connected, (void *)sk, NULL, 0);
+	if (!t || !t->set)
+		return 0;
+	f = find_frontend(&t->addr, t->port, IPPROTO_UDP);
+	if (f && (t->generation == f->generation || is_served(f, &t->backend, 0)))
+		return 0;
+	bpf_sock_destroy(sk);
+	return 0;
+}
