@@ -28,7 +28,7 @@ static __always_inline struct remote *find_remote(const struct addr *a)
 // Packets that only the stack can treat rightly: those that a router must answer with an error, fragments (it puts
 // them together for whoever translates), options, SCTP, whose translation the datapath cannot look up, and those
 // that a queue on a pod's link waits for.
-static __always_inline _Bool needs_stack(struct __sk_buff *ctx, const struct packet *p)
+static __always_inline _Bool needs_stack(struct __sk_buff *ctx, struct packet *p)
 {
 	struct config *cfg = get_config();
 
@@ -81,7 +81,7 @@ static __always_inline int finish(struct __sk_buff *ctx, int result)
 
 // Into the pod's namespace in one hop. The MAC addresses are written anew: whoever forwards within the pod, a
 // bridge or a virtual machine, looks at them.
-static __always_inline int to_pod(struct __sk_buff *ctx, const struct packet *p, const struct endpoint *ep)
+static __always_inline int redirect_to_pod(struct __sk_buff *ctx, const struct packet *p, const struct endpoint *ep)
 {
 	if (route_hop(ctx, p) < 0 || set_macs(ctx, &ep->pod_mac, &ep->host_mac) < 0)
 		return -DROP_MALFORMED;
@@ -160,8 +160,10 @@ static __always_inline int to_tunnel_device(struct __sk_buff *ctx, const struct 
 	return TO_TUNNEL;
 }
 
-static __always_inline int to_remote(struct __sk_buff *ctx, const struct packet *p, const struct remote *r)
+__noinline int to_remote(struct __sk_buff *ctx, struct packet *p, struct remote *r)
 {
+	if (!p || !r)
+		return TO_STACK;
 	switch (r->kind) {
 	case REMOTE_NATIVE:
 		return to_native(ctx, p, r);

@@ -31,14 +31,14 @@ static __always_inline int guard_source(struct __sk_buff *ctx, struct packet *p)
 
 // Answers a pod's ARP request: the host's end is the next hop to every address but the pod's own. (The pod has a
 // permanent entry for its gateway; this is for a pod that lost it, and for bridges and machines within pods.)
-static __always_inline int guard_arp(struct __sk_buff *ctx, struct packet *p)
+__noinline int guard_arp(struct __sk_buff *ctx, struct packet *p)
 {
 	struct arp arp;
 	struct addr sender, target;
 	struct endpoint *ep;
 	__be32 ip;
 
-	if (bpf_skb_load_bytes(ctx, ETH_HLEN, &arp, sizeof(arp)) < 0)
+	if (!p || bpf_skb_load_bytes(ctx, ETH_HLEN, &arp, sizeof(arp)) < 0)
 		return -DROP_MALFORMED;
 	__builtin_memcpy(&ip, arp.sender_ip, sizeof(ip));
 	sender = addr_v4(ip);

@@ -74,7 +74,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct member_key);
-	__type(value, enum member_sets);
+	__type(value, struct member);
 	__uint(max_entries, 524288);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } members SEC(".maps");
@@ -111,3 +111,46 @@ struct {
 	__type(value, struct translations);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } datagrams SEC(".maps");
+
+// Translated flows, both directions. Written by the programs, which never make room; the agent removes what has ended.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct tuple);
+	__type(value, struct flow);
+	__uint(max_entries, 524288);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} flows SEC(".maps");
+
+// Those that have not yet had a packet each way and one more. They make room for each other, so that a flood of them
+// costs no other flow its place.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct tuple);
+	__type(value, struct flow);
+	__uint(max_entries, 65536);
+} opening SEC(".maps");
+
+// When an address last had to do with a translated flow as somebody's destination, by its hash, in ticks; 0: never.
+// Packets to all others need not be looked up. Written by the programs; the agent clears what is old.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 65536);
+} marks SEC(".maps");
+
+// Ports of packets that come in fragments, from their first to their last. Written by the programs.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+	__uint(max_entries, 8192);
+} fragments SEC(".maps");
+
+// Room to put a flow together: the programs' stack is small.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct work);
+	__uint(max_entries, 1);
+} work SEC(".maps");

@@ -90,8 +90,10 @@ static __always_inline _Bool quoted_flow_is_translated(struct __sk_buff *ctx, co
 	return flow_is_translated(ctx, &dst, &src, ports[1], ports[0], proto);
 }
 
-static __always_inline _Bool is_translated(struct __sk_buff *ctx, const struct packet *p)
+__noinline int is_translated(struct __sk_buff *ctx, struct packet *p)
 {
+	if (!p)
+		return 0;
 	if (is_icmp_error(p))
 		return quoted_flow_is_translated(ctx, p);
 	return p->ports && flow_is_translated(ctx, &p->src, &p->dst, p->sport, p->dport, p->proto);

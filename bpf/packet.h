@@ -33,14 +33,17 @@ enum {
 struct packet {
 	struct mac to, from;
 	__be16 ethertype;
-	__u8 proto; // of the last header; 0 where a fragment hides it
+	__u8 proto; // of the last header; of a fragment's packet, the one after the fragment header
 	__u8 ttl;   // or hop limit
 	__u8 icmp_type;
 	_Bool fragment;
+	_Bool first;   // of the fragments: it has the ports
 	_Bool options; // IPv4 options or IPv6 extension headers: the stack's business
 	_Bool ports;   // sport and dport hold something
 	_Bool shaped;  // the sender's link has queues that it must wait in
+	_Bool served;  // its addresses have been rewritten
 	__u32 l4;      // offset of the header after IP
+	__u32 id;      // of the fragments of one packet
 	__be16 sport, dport;
 	struct addr src, dst;
 };
@@ -147,8 +150,29 @@ static __always_inline int parse_v4(struct __sk_buff *ctx, struct packet *p)
 	p->ttl = ip.ttl;
 	p->options = ip.ihl > 5;
 	p->fragment = (ip.frag_off & bpf_htons(0x3fff)) != 0; // more fragments, or an offset
+	p->first = (ip.frag_off & bpf_htons(0x1fff)) == 0;
+	p->id = ip.id;
 	p->l4 = ETH_HLEN + ip.ihl * 4;
 	return parse_l4(ctx, p);
+}
+
+// What is in a fragment is for whoever puts it together, but for its ports (RFC 8200, 4.5).
+static __always_inline int parse_v6_fragment(struct __sk_buff *ctx, struct packet *p)
+{
+	struct {
+		__u8 nexthdr, reserved;
+		__be16 offset;
+		__be32 id;
+	} frag;
+
+	if (bpf_skb_load_bytes(ctx, p->l4, &frag, sizeof(frag)) < 0)
+		return -DROP_MALFORMED;
+	p->fragment = 1;
+	p->first = (frag.offset & bpf_htons(0xfff8)) == 0;
+	p->id = frag.id;
+	p->proto = frag.nexthdr;
+	p->l4 += sizeof(frag);
+	return GO_ON;
 }
 
 // Walks the extension headers, so that none can hide what comes after it (RFC 7113).
@@ -159,8 +183,7 @@ static __always_inline int parse_v6_extensions(struct __sk_buff *ctx, struct pac
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
 		switch (p->proto) {
 		case IPPROTO_FRAGMENT:
-			p->fragment = 1;
-			return GO_ON;
+			return parse_v6_fragment(ctx, p);
 		case IPPROTO_HOPOPTS:
 		case IPPROTO_ROUTING:
 		case IPPROTO_DSTOPTS:

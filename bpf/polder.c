@@ -4,6 +4,7 @@
 // docs/datapath.md walks a packet through them.
 #include "deliver.h"
 #include "guard.h"
+#include "serve.h"
 #include "socket.h"
 
 // A pod may not speak the tunnel's protocol to a node: it would speak for the node it runs on.
@@ -14,17 +15,31 @@ static __always_inline _Bool is_tunnel_injection(const struct packet *p)
 	return cfg && p->proto == IPPROTO_UDP && p->ports && p->dport == cfg->tunnel_port;
 }
 
+// From this node or another to a pod of this one.
+static __always_inline int deliver(struct __sk_buff *ctx, struct packet *p, struct endpoint *ep)
+{
+	return ep->shaped || needs_stack(ctx, p) ? TO_STACK : redirect_to_pod(ctx, p, ep);
+}
+
 // Where a pod's packet goes.
 static __always_inline int route_from_pod(struct __sk_buff *ctx, struct packet *p)
 {
 	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
-	struct remote *r;
+	struct remote *r = ep ? NULL : find_remote(&p->dst);
+	struct config *cfg = get_config();
+	int rc;
 
-	if (ep && ep->ifindex)
-		return ep->shaped || needs_stack(ctx, p) ? TO_STACK : to_pod(ctx, p, ep);
-	r = ep ? NULL : find_remote(&p->dst);
-	if ((ep || (r && r->host)) && is_tunnel_injection(p))
+	if ((ep ? !ep->ifindex : r && r->host) && is_tunnel_injection(p))
 		return -DROP_TUNNEL_INJECTION;
+	if (cfg && cfg->services) {
+		rc = serve(ctx, p, ep ? ep->ifindex : r && !r->host, 0);
+		if (rc != GO_ON)
+			return rc;
+		if (p->served)
+			return deliver_served(ctx, p);
+	}
+	if (ep && ep->ifindex)
+		return deliver(ctx, p, ep);
 	if (!r || needs_stack(ctx, p))
 		return TO_STACK;
 	return to_remote(ctx, p, r);
@@ -43,57 +58,113 @@ int from_pod(struct __sk_buff *ctx)
 		rc = guard(ctx, &p);
 	if (rc == GO_ON)
 		rc = route_from_pod(ctx, &p);
-	if (rc == TO_SENDER)
+	if (rc == TO_SENDER || rc == REFUSED)
 		bpf_redirect(ctx->ifindex, 0);
 	return finish(ctx, rc);
 }
 
-// From another node to a pod of this one.
-static __always_inline int deliver_from_node(struct __sk_buff *ctx, struct packet *p, struct endpoint *ep)
+// Is the sender a pod of the cluster?
+static __always_inline _Bool is_pod(const struct addr *a)
 {
-	return ep->shaped || needs_stack(ctx, p) ? TO_STACK : to_pod(ctx, p, ep);
+	struct remote *r = find_remote(a);
+
+	return r && !r->host;
 }
 
-// Ingress of an uplink. The node's own traffic costs one look-up here. What comes from outside the cluster goes
-// through the stack both ways, since the stack may have translated it.
+static __always_inline int route_from_network(struct __sk_buff *ctx, struct packet *p, struct config *cfg)
+{
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
+	_Bool to_pod = ep && ep->ifindex;
+	int rc;
+
+	if ((to_pod || cfg->services) &&
+	    (prefix_has(&cfg->pod_cidr[0], &p->src) || prefix_has(&cfg->pod_cidr[1], &p->src)))
+		return to_pod ? -DROP_SPOOFED_SOURCE : TO_STACK;
+	if (cfg->services) {
+		rc = serve(ctx, p, to_pod, !is_pod(&p->src));
+		if (rc != GO_ON)
+			return rc;
+		if (p->served)
+			return deliver_served(ctx, p);
+	}
+	if (!to_pod || !find_remote(&p->src))
+		return TO_STACK;
+	return deliver(ctx, p, ep);
+}
+
+// Ingress of an uplink. What comes from outside the cluster, and is for no Service, goes through the stack both ways,
+// since the stack may have translated it.
 SEC("tc")
 int from_network(struct __sk_buff *ctx)
 {
 	struct packet p = {};
 	struct config *cfg = get_config();
-	struct endpoint *ep;
+	int rc;
 
 	if (parse(ctx, &p) != GO_ON || !cfg)
 		return finish(ctx, TO_STACK);
-	ep = bpf_map_lookup_elem(&endpoints, &p.dst);
-	if (!ep || !ep->ifindex)
-		return finish(ctx, TO_STACK);
-	if (prefix_has(&cfg->pod_cidr[0], &p.src) || prefix_has(&cfg->pod_cidr[1], &p.src))
-		return finish(ctx, -DROP_SPOOFED_SOURCE);
-	if (!find_remote(&p.src))
-		return finish(ctx, TO_STACK);
-	return finish(ctx, deliver_from_node(ctx, &p, ep));
+	rc = route_from_network(ctx, &p, cfg);
+	if (rc == REFUSED)
+		bpf_redirect(ctx->ifindex, 0);
+	return finish(ctx, rc);
 }
 
-// Is the outer packet from a node of the cluster, and the inner one from that node or its pods?
-static __always_inline int check_tunnel_peer(struct __sk_buff *ctx, const struct packet *p, __u32 vni)
+// Is the outer packet from a node of the cluster? Says which by the address that stands for it.
+static __always_inline struct remote *find_tunnel_peer(struct __sk_buff *ctx, __u32 *vni)
 {
 	struct bpf_tunnel_key key = {};
-	struct remote *outer, *inner;
+	struct remote *outer;
 	struct addr from;
 
-	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0) == 0) {
+	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0) == 0)
 		from = addr_v4(bpf_htonl(key.remote_ipv4));
-	} else if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0) {
+	else if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0)
 		__builtin_memcpy(&from, key.remote_ipv6, sizeof(from));
-	} else {
-		return -DROP_UNKNOWN_TUNNEL_PEER;
-	}
+	else
+		return NULL;
+	*vni = key.tunnel_id;
 	outer = find_remote(&from);
-	inner = find_remote(&p->src);
-	if (key.tunnel_id != vni || !outer || !outer->host || !inner || !addr_equal(&outer->node, &inner->node))
+	return outer && outer->host ? outer : NULL;
+}
+
+// What a node hands over of a Service's, or gives back.
+static __always_inline int route_handover(struct __sk_buff *ctx, struct packet *p, const struct remote *peer)
+{
+	struct addr node = peer->node;
+	int rc;
+
+	if (p->from.byte[1] == HANDED_BACK)
+		return take_back(ctx, p, &node);
+	if (p->from.byte[1] != HANDED_OVER)
 		return -DROP_UNKNOWN_TUNNEL_PEER;
-	return GO_ON;
+	rc = take_over(ctx, p, &node);
+	if (rc != GO_ON)
+		return rc;
+	return deliver_served(ctx, p);
+}
+
+static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packet *p, struct config *cfg)
+{
+	struct remote *peer, *inner;
+	struct endpoint *ep;
+	__u32 vni = 0;
+	int rc;
+
+	peer = find_tunnel_peer(ctx, &vni);
+	if (peer && cfg->services && vni == cfg->tunnel_vni + HANDOVER_VNI)
+		return route_handover(ctx, p, peer);
+	inner = find_remote(&p->src);
+	if (!peer || vni != cfg->tunnel_vni || !inner || !addr_equal(&peer->node, &inner->node))
+		return -DROP_UNKNOWN_TUNNEL_PEER;
+	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
+	if (cfg->services) {
+		rc = serve(ctx, p, ep && ep->ifindex, inner->host);
+		if (rc != GO_ON)
+			return rc;
+		if (p->served)
+			return deliver_served(ctx, p);
+	}
+	return ep && ep->ifindex ? deliver(ctx, p, ep) : TO_STACK;
 }
 
 // Ingress of the tunnel device.
@@ -102,34 +173,64 @@ int from_tunnel(struct __sk_buff *ctx)
 {
 	struct packet p = {};
 	struct config *cfg = get_config();
-	struct endpoint *ep;
-	int rc;
 
 	if (!cfg || parse(ctx, &p) != GO_ON)
 		return finish(ctx, -DROP_MALFORMED);
-	rc = check_tunnel_peer(ctx, &p, cfg->tunnel_vni);
-	if (rc)
-		return finish(ctx, rc);
-	ep = bpf_map_lookup_elem(&endpoints, &p.dst);
-	if (!ep || !ep->ifindex)
-		return finish(ctx, TO_STACK);
-	return finish(ctx, deliver_from_node(ctx, &p, ep));
+	return finish(ctx, route_from_tunnel(ctx, &p, cfg));
 }
 
-// Egress of the tunnel device, for packets of the datapath and of the stack alike: names the far end.
+// Egress of the tunnel device, for packets of the datapath and of the stack alike: names the far end, if the datapath
+// has not.
 SEC("tc")
 int to_tunnel(struct __sk_buff *ctx)
 {
+	struct bpf_tunnel_key key = {};
 	struct packet p = {};
 	struct config *cfg = get_config();
 	struct remote *r;
 
+	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0) == 0 ||
+	    bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0)
+		return TC_ACT_UNSPEC;
 	if (!cfg || parse(ctx, &p) != GO_ON)
 		return finish(ctx, -DROP_MALFORMED);
 	r = find_remote(&p.dst);
 	if (!r || set_tunnel_key(ctx, &r->node, cfg->tunnel_vni) < 0 || set_tunnel_macs(ctx) < 0)
 		return finish(ctx, -DROP_NO_TUNNEL_PEER);
 	return TC_ACT_UNSPEC; // counted where it was chosen
+}
+
+// Answers of a translated flow that come through the stack, on their way out of it.
+static __always_inline void follow_answer(struct __sk_buff *ctx)
+{
+	struct config *cfg = get_config();
+	struct work *w = get_work();
+	struct packet p = {};
+
+	if (!cfg || !cfg->services || !w || parse(ctx, &p) != GO_ON || !is_marked(&p.dst))
+		return;
+	if (is_icmp_error(&p))
+		follow_error(ctx, &p);
+	else if (find_ports(ctx, &p) == GO_ON && p.ports && recall_flow(ctx, &p) == KNOWN &&
+		 w->forward.flags & FLOW_REPLY)
+		rewrite(ctx, &p);
+}
+
+// Egress of the host's end of a pod's link: what comes to a pod through the stack.
+SEC("tc")
+int to_pod(struct __sk_buff *ctx)
+{
+	follow_answer(ctx);
+	return TC_ACT_UNSPEC;
+}
+
+// Egress of an uplink: what the node itself answers. What is forwarded has been seen where it came in.
+SEC("tc")
+int to_network(struct __sk_buff *ctx)
+{
+	if (!ctx->ingress_ifindex)
+		follow_answer(ctx);
+	return TC_ACT_UNSPEC;
 }
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -31,40 +31,47 @@ static __always_inline struct frontend *find_frontend(const struct addr *a, __be
 	struct frontend *f = bpf_map_lookup_elem(&frontends, &key);
 
 	if (f)
-		return f;
+		return f->flags & FRONTEND_ADDRESS ? NULL : f;
 	key.addr = addr_is_v4(a) ? addr_v4(0) : (struct addr){};
 	f = bpf_map_lookup_elem(&frontends, &key);
 	return f && is_node_address(a) ? f : NULL;
 }
 
-static __always_inline _Bool is_served(const struct frontend *f, const struct backend *b, _Bool outside)
+// Does the backend serve a client of the frontend? NULL: no, or no more.
+static __always_inline struct member *find_member(const struct frontend *f, const struct backend *b, _Bool outside)
 {
 	struct member_key key = {.generation = f->generation, .backend = *b};
-	enum member_sets *sets = bpf_map_lookup_elem(&members, &key);
+	struct member *m = bpf_map_lookup_elem(&members, &key);
 	__u32 local = outside ? FRONTEND_OUTSIDE_LOCAL : FRONTEND_INSIDE_LOCAL;
 
-	return sets && *sets & (f->flags & local ? MEMBER_LOCAL : MEMBER_CLUSTER);
+	return m && m->sets & (f->flags & local ? MEMBER_LOCAL : MEMBER_CLUSTER) ? m : NULL;
 }
 
 // The backend that the client had last, if it may still have it.
 static __always_inline _Bool recall(const struct frontend *f, const struct affinity_key *key, _Bool outside,
-				    struct backend *b)
+				    struct backend *b, __u32 *slot)
 {
 	struct affinity *last = bpf_map_lookup_elem(&affinities, key);
 	__u64 now = bpf_ktime_get_boot_ns();
+	struct member *m;
 
-	if (!last || now - last->used >= (__u64)f->affinity * NS_PER_S || !is_served(f, &last->backend, outside))
+	if (!last || now - last->used >= (__u64)f->affinity * NS_PER_S)
+		return 0;
+	m = find_member(f, &last->backend, outside);
+	if (!m)
 		return 0;
 	last->used = now;
 	*b = last->backend;
+	*slot = m->slot;
 	return 1;
 }
 
 enum chosen { CHOSEN, REFUSE, DROP };
 
-// Chooses a backend for a client. Random is whatever spreads: the slot is its remainder.
+// Chooses a backend for a client, and says which slot of the choice it is. Random is whatever spreads: the slot is its
+// remainder.
 static __always_inline enum chosen choose(const struct frontend *f, const struct addr *client, _Bool outside,
-					  __u32 random, struct backend *b)
+					  __u32 random, struct backend *b, __u32 *slot)
 {
 	const struct choice *from = outside ? &f->outside : &f->inside;
 	struct affinity_key who = {.owner = f->owner, .client = *client};
@@ -73,9 +80,10 @@ static __always_inline enum chosen choose(const struct frontend *f, const struct
 
 	if (!from->count)
 		return f->flags & (outside ? FRONTEND_OUTSIDE_DROP : FRONTEND_INSIDE_DROP) ? DROP : REFUSE;
-	if (f->affinity && recall(f, &who, outside, b))
+	if (f->affinity && recall(f, &who, outside, b, slot))
 		return CHOSEN;
-	key.slot = from->first + random % from->count;
+	*slot = random % from->count;
+	key.slot = from->first + *slot;
 	found = bpf_map_lookup_elem(&backends, &key);
 	if (!found)
 		return DROP; // only if somebody else's hands were in the map

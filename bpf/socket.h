@@ -61,10 +61,11 @@ static __always_inline enum chosen choose_for(struct bpf_sock_addr *ctx, const s
 					      struct backend *b)
 {
 	struct addr client = client_of(cookie);
+	__u32 slot;
 
 	if (f->flags & FRONTEND_SOURCE_RANGES)
 		return DROP;
-	return choose(f, &client, 0, bpf_get_prandom_u32(), b);
+	return choose(f, &client, 0, bpf_get_prandom_u32(), b, &slot);
 }
 
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, _Bool ipv6)
@@ -143,7 +144,7 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, _Bool ipv6)
 	if (!all)
 		return ALLOW;
 	t = place_for(all, &a, ctx->user_port);
-	if (!t->set || (t->generation != f->generation && !is_served(f, &t->backend, 0))) {
+	if (!t->set || (t->generation != f->generation && !find_member(f, &t->backend, 0))) {
 		struct backend b;
 
 		switch (choose_for(ctx, f, cookie, &b)) {
@@ -280,7 +281,7 @@ int close_stale(struct bpf_iter__udp_polder *ctx)
 	if (!t || !t->set)
 		return 0;
 	f = find_frontend(&t->addr, t->port, IPPROTO_UDP);
-	if (f && (t->generation == f->generation || is_served(f, &t->backend, 0)))
+	if (f && (t->generation == f->generation || find_member(f, &t->backend, 0)))
 		return 0;
 	bpf_sock_destroy(sk);
 	return 0;

@@ -38,6 +38,7 @@ enum outcome {
 	DROP_TUNNEL_INJECTION,
 	DROP_UNKNOWN_TUNNEL_PEER,
 	DROP_NO_TUNNEL_PEER,
+	DROP_NO_BACKEND,
 	DROP_NO_LOCAL_BACKEND,
 	DROP_NO_SUCH_SERVICE,
 	DROP_SOURCE_RANGE,
@@ -89,7 +90,8 @@ struct config {
 	__u8 ask_conntrack; // 1: others on this node translate, too: ask the kernel's table before a short way is taken
 	__u8 socket_udp;    // 1: sockets that are connected to a backend which is gone can be closed
 	__u8 unused[3];
-	__u64 host_cookie; // of the node's own network namespace
+	__u64 host_cookie;   // of the node's own network namespace
+	struct addr node[2]; // the node's own address, IPv4 and IPv6; zero: it has none
 	struct prefix pod_cidr[2];
 	struct prefix service_cidr[2]; // of the cluster IPs, IPv4 and IPv6
 };
@@ -153,7 +155,7 @@ struct backend {
 	__u16 unused;
 };
 
-// Is a backend in a generation? Value: the sets that it is in.
+// Is a backend in a generation?
 struct member_key {
 	__u64 generation;
 	struct backend backend;
@@ -163,6 +165,11 @@ struct member_key {
 enum member_sets {
 	MEMBER_CLUSTER = 1,
 	MEMBER_LOCAL = 2,
+};
+
+struct member {
+	enum member_sets sets; // that it is in
+	__u32 slot;	       // in the first of them
 };
 
 // A prefix that may use a frontend: the owner comes first, and all its bits count.
@@ -199,4 +206,51 @@ struct translations {
 	struct translation of[8];
 	__u32 next;
 	__u32 unused;
+};
+
+// One direction of a flow, as its packets arrive.
+struct tuple {
+	struct addr src, dst;
+	__be16 sport, dport;
+	__u8 proto;
+	__u8 unused[3];
+};
+
+enum flow_flags {
+	FLOW_REPLY = 1 << 0,	// from the backend to the client
+	FLOW_SEEN = 1 << 1,	// a packet of this direction has passed
+	FLOW_CLOSING = 1 << 2,	// and one of them was a FIN or RST
+	FLOW_HANDED = 1 << 3,	// to node `node`, unchanged: the backend is there
+	FLOW_RETURN = 1 << 4,	// by way of node `node`, which handed it over
+	FLOW_ANSWERED = 1 << 5, // handed over, and an answer has come back
+};
+
+// What a packet of a translated flow becomes. A flow has two of these, one a direction, each found by its own tuple and
+// changed by its own packets alone.
+struct flow {
+	struct addr src, dst;
+	__be16 sport, dport;
+	enum flow_flags flags;
+	__u32 used;  // ticks of the last packet
+	__u32 slot;  // handed over: the backend's, counted from the first one that the client may get
+	__u64 owner; // the Service port
+	struct addr node;
+};
+
+// The fragments of one packet. Value: its ports.
+struct fragment_key {
+	struct addr src, dst;
+	__u32 id;
+	__u32 proto;
+};
+
+struct fragment {
+	__be16 sport, dport;
+};
+
+struct work {
+	struct tuple tuple, reply_tuple;
+	struct flow forward, reply;
+	struct backend backend;
+	__u32 slot; // the backend's, from the first one of the choice
 };

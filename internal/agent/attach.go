@@ -14,7 +14,8 @@ import (
 // the node can come or go. So pods' links get a clsact filter, as all links do on older kernels (docs/adr/0008). A
 // shaped pod gets a tcx link all the same: the bandwidth plugin's ingress qdisc and clsact exclude each other.
 func (a *Agent) viaTCX(hook desired.Hook, shaped bool) bool {
-	return a.datapath.UsesTCX() && (hook.Program != desired.FromPod || shaped)
+	ofPod := hook.Program == desired.FromPod || hook.Program == desired.ToPod
+	return a.datapath.UsesTCX() && (!ofPod || shaped)
 }
 
 // attach makes every hook run this agent's program.
@@ -84,12 +85,19 @@ func (a *Agent) filter(hook desired.Hook, index int) (have, current bool, err er
 
 // attachPod guards a pod's link that is about to come up.
 func (a *Agent) attachPod(p cluster.LocalPod) error {
-	hook := desired.Hook{Link: p.Link, Program: desired.FromPod}
-	if a.viaTCX(hook, p.Shaped) {
-		return a.datapath.AttachOne(hook, p.Index)
+	for _, hook := range a.podHooks(p.Link) {
+		attach := a.putFilter
+		if a.viaTCX(hook, p.Shaped) {
+			attach = a.datapath.AttachOne
+		}
+		if err := attach(hook, p.Index); err != nil {
+			return err
+		}
 	}
-	return a.putFilter(hook, p.Index)
+	return nil
 }
+
+func (a *Agent) podHooks(link string) []desired.Hook { return desired.PodHooks(a.cfg.Options, link) }
 
 // attachedBy says how a hook's program is attached, as the kernel sees it: "tcx", "clsact" or "missing".
 func (a *Agent) attachedBy(hook desired.Hook, index int) string {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/cluster"
-	"github.com/polder-net/polder/internal/desired"
 	"github.com/polder-net/polder/internal/netdev"
 	"github.com/polder-net/polder/internal/route"
 )
@@ -187,7 +186,9 @@ func (a *Agent) disconnect(p cluster.LocalPod) error {
 	if err := a.kernel.DeletePod(p.Link); err != nil {
 		return err
 	}
-	a.datapath.Detach(desired.Hook{Link: p.Link, Program: desired.FromPod})
+	for _, hook := range a.podHooks(p.Link) {
+		a.datapath.Detach(hook)
+	}
 	a.forget(p)
 	return nil
 }
@@ -257,9 +258,10 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 			return refuse(api.CodeNotAsExpected, fmt.Sprintf("the datapath does not know %s", addr))
 		}
 	}
-	hook := desired.Hook{Link: p.Link, Program: desired.FromPod}
-	if a.attachedBy(hook, p.Index) == "missing" {
-		return refuse(api.CodeNotAsExpected, fmt.Sprintf("program %s is not attached to %s", hook.Program, p.Link))
+	for _, hook := range a.podHooks(p.Link) {
+		if a.attachedBy(hook, p.Index) == "missing" {
+			return refuse(api.CodeNotAsExpected, fmt.Sprintf("program %s is not attached to %s", hook.Program, p.Link))
+		}
 	}
 	return api.Response{}
 }

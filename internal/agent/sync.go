@@ -185,7 +185,9 @@ func (a *Agent) remember(p cluster.LocalPod, rows route.PodRows) {
 	maps.Copy(a.want.Endpoints, rows.Endpoints)
 	maps.Copy(a.want.Routes, rows.Routes)
 	maps.Copy(a.want.Neighbours, rows.Neighbours)
-	a.want.Hooks[desired.Hook{Link: p.Link, Program: desired.FromPod}] = p.Index
+	for _, hook := range a.podHooks(p.Link) {
+		a.want.Hooks[hook] = p.Index
+	}
 }
 
 func (a *Agent) forget(p cluster.LocalPod) {
@@ -200,5 +202,7 @@ func (a *Agent) forget(p cluster.LocalPod) {
 	for k := range rows.Neighbours {
 		delete(a.want.Neighbours, k)
 	}
-	delete(a.want.Hooks, desired.Hook{Link: p.Link, Program: desired.FromPod})
+	for _, hook := range a.podHooks(p.Link) {
+		delete(a.want.Hooks, hook)
+	}
 }

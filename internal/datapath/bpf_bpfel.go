@@ -61,6 +61,7 @@ type bpfConfig struct {
 	SocketUdp     uint8
 	Unused        [3]uint8
 	HostCookie    uint64
+	Node          [2]bpfAddr
 	PodCidr       [2]bpfPrefix
 	ServiceCidr   [2]bpfPrefix
 }
@@ -77,6 +78,44 @@ type bpfEndpoint struct {
 	PodMac  bpfMac
 	HostMac bpfMac
 	Shaped  uint32
+}
+
+type bpfFlow struct {
+	_     structs.HostLayout
+	Src   bpfAddr
+	Dst   bpfAddr
+	Sport uint16
+	Dport uint16
+	Flags bpfFlowFlags
+	Used  uint32
+	Slot  uint32
+	Owner uint64
+	Node  bpfAddr
+}
+
+type bpfFlowFlags uint32
+
+const (
+	bpfFlowFlagsFLOW_REPLY    bpfFlowFlags = 1
+	bpfFlowFlagsFLOW_SEEN     bpfFlowFlags = 2
+	bpfFlowFlagsFLOW_CLOSING  bpfFlowFlags = 4
+	bpfFlowFlagsFLOW_HANDED   bpfFlowFlags = 8
+	bpfFlowFlagsFLOW_RETURN   bpfFlowFlags = 16
+	bpfFlowFlagsFLOW_ANSWERED bpfFlowFlags = 32
+)
+
+type bpfFragment struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
+}
+
+type bpfFragmentKey struct {
+	_     structs.HostLayout
+	Src   bpfAddr
+	Dst   bpfAddr
+	Id    uint32
+	Proto uint32
 }
 
 type bpfFrontend struct {
@@ -115,6 +154,12 @@ type bpfMac struct {
 	Byte [6]uint8
 }
 
+type bpfMember struct {
+	_    structs.HostLayout
+	Sets bpfMemberSets
+	Slot uint32
+}
+
 type bpfMemberKey struct {
 	_          structs.HostLayout
 	Generation uint64
@@ -151,12 +196,13 @@ const (
 	bpfOutcomeDROP_TUNNEL_INJECTION     bpfOutcome = 16
 	bpfOutcomeDROP_UNKNOWN_TUNNEL_PEER  bpfOutcome = 17
 	bpfOutcomeDROP_NO_TUNNEL_PEER       bpfOutcome = 18
-	bpfOutcomeDROP_NO_LOCAL_BACKEND     bpfOutcome = 19
-	bpfOutcomeDROP_NO_SUCH_SERVICE      bpfOutcome = 20
-	bpfOutcomeDROP_SOURCE_RANGE         bpfOutcome = 21
-	bpfOutcomeDROP_FLOWS_FULL           bpfOutcome = 22
-	bpfOutcomeDROP_FRAGMENT             bpfOutcome = 23
-	bpfOutcomeOUTCOMES                  bpfOutcome = 24
+	bpfOutcomeDROP_NO_BACKEND           bpfOutcome = 19
+	bpfOutcomeDROP_NO_LOCAL_BACKEND     bpfOutcome = 20
+	bpfOutcomeDROP_NO_SUCH_SERVICE      bpfOutcome = 21
+	bpfOutcomeDROP_SOURCE_RANGE         bpfOutcome = 22
+	bpfOutcomeDROP_FLOWS_FULL           bpfOutcome = 23
+	bpfOutcomeDROP_FRAGMENT             bpfOutcome = 24
+	bpfOutcomeOUTCOMES                  bpfOutcome = 25
 )
 
 type bpfPrefix struct {
@@ -220,6 +266,26 @@ type bpfTranslations struct {
 	Unused uint32
 }
 
+type bpfTuple struct {
+	_      structs.HostLayout
+	Src    bpfAddr
+	Dst    bpfAddr
+	Sport  uint16
+	Dport  uint16
+	Proto  uint8
+	Unused [3]uint8
+}
+
+type bpfWork struct {
+	_          structs.HostLayout
+	Tuple      bpfTuple
+	ReplyTuple bpfTuple
+	Forward    bpfFlow
+	Reply      bpfFlow
+	Backend    bpfBackend
+	Slot       uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -231,11 +297,16 @@ const (
 	bpfMapCounts        = "counts"
 	bpfMapDatagrams     = "datagrams"
 	bpfMapEndpoints     = "endpoints"
+	bpfMapFlows         = "flows"
+	bpfMapFragments     = "fragments"
 	bpfMapFrontends     = "frontends"
+	bpfMapMarks         = "marks"
 	bpfMapMembers       = "members"
+	bpfMapOpening       = "opening"
 	bpfMapRemotes       = "remotes"
 	bpfMapReserved      = "reserved"
 	bpfMapSourceRanges  = "source_ranges"
+	bpfMapWork          = "work"
 	bpfProgBind4        = "bind4"
 	bpfProgBind6        = "bind6"
 	bpfProgCloseStale   = "close_stale"
@@ -250,6 +321,8 @@ const (
 	bpfProgRecvmsg6     = "recvmsg6"
 	bpfProgSendmsg4     = "sendmsg4"
 	bpfProgSendmsg6     = "sendmsg6"
+	bpfProgToNetwork    = "to_network"
+	bpfProgToPod        = "to_pod"
 	bpfProgToTunnel     = "to_tunnel"
 )
 
@@ -309,6 +382,8 @@ type bpfProgramSpecs struct {
 	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	ToNetwork    *ebpf.ProgramSpec `ebpf:"to_network"`
+	ToPod        *ebpf.ProgramSpec `ebpf:"to_pod"`
 	ToTunnel     *ebpf.ProgramSpec `ebpf:"to_tunnel"`
 }
 
@@ -323,11 +398,16 @@ type bpfMapSpecs struct {
 	Counts        *ebpf.MapSpec `ebpf:"counts"`
 	Datagrams     *ebpf.MapSpec `ebpf:"datagrams"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Marks         *ebpf.MapSpec `ebpf:"marks"`
 	Members       *ebpf.MapSpec `ebpf:"members"`
+	Opening       *ebpf.MapSpec `ebpf:"opening"`
 	Remotes       *ebpf.MapSpec `ebpf:"remotes"`
 	Reserved      *ebpf.MapSpec `ebpf:"reserved"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
+	Work          *ebpf.MapSpec `ebpf:"work"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -363,11 +443,16 @@ type bpfMaps struct {
 	Counts        *ebpf.Map `ebpf:"counts"`
 	Datagrams     *ebpf.Map `ebpf:"datagrams"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Marks         *ebpf.Map `ebpf:"marks"`
 	Members       *ebpf.Map `ebpf:"members"`
+	Opening       *ebpf.Map `ebpf:"opening"`
 	Remotes       *ebpf.Map `ebpf:"remotes"`
 	Reserved      *ebpf.Map `ebpf:"reserved"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
+	Work          *ebpf.Map `ebpf:"work"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -379,11 +464,16 @@ func (m *bpfMaps) Close() error {
 		m.Counts,
 		m.Datagrams,
 		m.Endpoints,
+		m.Flows,
+		m.Fragments,
 		m.Frontends,
+		m.Marks,
 		m.Members,
+		m.Opening,
 		m.Remotes,
 		m.Reserved,
 		m.SourceRanges,
+		m.Work,
 	)
 }
 
@@ -411,6 +501,8 @@ type bpfPrograms struct {
 	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
+	ToNetwork    *ebpf.Program `ebpf:"to_network"`
+	ToPod        *ebpf.Program `ebpf:"to_pod"`
 	ToTunnel     *ebpf.Program `ebpf:"to_tunnel"`
 }
 
@@ -430,6 +522,8 @@ func (p *bpfPrograms) Close() error {
 		p.Recvmsg6,
 		p.Sendmsg4,
 		p.Sendmsg6,
+		p.ToNetwork,
+		p.ToPod,
 		p.ToTunnel,
 	)
 }

@@ -211,7 +211,7 @@ func encodeConfig(c desired.Config) bpfConfig {
 	binary.BigEndian.PutUint16(port[:], route.TunnelPort)
 	e.TunnelPort = binary.NativeEndian.Uint16(port[:])
 	e.Services, e.AskConntrack, e.SocketUdp = flag(c.Services), flag(c.AskConntrack), flag(c.SocketUDP)
-	e.HostCookie = c.HostCookie
+	e.HostCookie, e.Node = c.HostCookie, [2]bpfAddr{encodeAddr(c.Node4), encodeAddr(c.Node6)}
 	for i, p := range []netip.Prefix{c.PodCIDR4, c.PodCIDR6} {
 		e.PodCidr[i] = encodeMask(p)
 	}

@@ -85,16 +85,22 @@ func choiceOf(count int, local bool, before int) bpfChoice {
 }
 
 // encodeMembers are the rows that answer whether a backend serves.
-func encodeMembers(p *service.Port, generation uint64) map[bpfMemberKey]bpfMemberSets {
+func encodeMembers(p *service.Port, generation uint64) map[bpfMemberKey]bpfMember {
 	if !hasMembers(p) {
 		return nil
 	}
-	rows := make(map[bpfMemberKey]bpfMemberSets, len(p.Cluster))
-	for _, b := range p.Cluster {
-		rows[bpfMemberKey{Generation: generation, Backend: encodeBackend(b)}] |= bpfMemberSetsMEMBER_CLUSTER
+	rows := make(map[bpfMemberKey]bpfMember, len(p.Cluster))
+	for i, b := range p.Cluster {
+		rows[bpfMemberKey{Generation: generation, Backend: encodeBackend(b)}] = bpfMember{Sets: bpfMemberSetsMEMBER_CLUSTER, Slot: uint32(i)}
 	}
-	for _, b := range p.Local {
-		rows[bpfMemberKey{Generation: generation, Backend: encodeBackend(b)}] |= bpfMemberSetsMEMBER_LOCAL
+	for i, b := range p.Local {
+		key := bpfMemberKey{Generation: generation, Backend: encodeBackend(b)}
+		row, ok := rows[key]
+		if !ok {
+			row.Slot = uint32(i)
+		}
+		row.Sets |= bpfMemberSetsMEMBER_LOCAL
+		rows[key] = row
 	}
 	return rows
 }

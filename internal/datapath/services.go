@@ -80,7 +80,7 @@ type writer struct {
 // serviceRows are rows of the four tables of Services.
 type serviceRows struct {
 	backends  map[bpfBackendKey]bpfBackend
-	members   map[bpfMemberKey]bpfMemberSets
+	members   map[bpfMemberKey]bpfMember
 	ranges    map[bpfSourceRangeKey]uint32
 	frontends map[bpfFrontendKey]bpfFrontend
 }

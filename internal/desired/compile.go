@@ -36,7 +36,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	t := Tables{
 		Endpoints:  map[netip.Addr]route.Endpoint{},
 		Remotes:    peers.Remotes,
-		Hooks:      hooks(local, peers.Tunnel != nil),
+		Hooks:      hooks(opts, local, peers.Tunnel != nil),
 		Tunnel:     peers.Tunnel,
 		Routes:     peers.Routes,
 		Rules:      peers.Rules,
@@ -68,6 +68,7 @@ func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local clust
 		AskConntrack: !opts.Services || len(local.Translators) > 0}
 	c.PodCIDR4, _ = self.PodCIDR(true)
 	c.PodCIDR6, _ = self.PodCIDR(false)
+	c.Node4, c.Node6 = self.Address(true), self.Address(false)
 	for _, p := range snap.ServiceCIDRs {
 		switch ipv4 := p.Addr().Is4(); {
 		case ipv4 && !c.ServiceCIDR4.IsValid():
@@ -88,13 +89,27 @@ func find(nodes []cluster.Node, name string) (cluster.Node, bool) {
 	return cluster.Node{Name: name}, false
 }
 
-func hooks(local cluster.Local, tunnel bool) map[Hook]int {
+// PodHooks are the programs on a pod's link, in the order in which they are attached.
+func PodHooks(opts Options, link string) []Hook {
+	hooks := []Hook{{link, FromPod}}
+	if opts.Services {
+		hooks = append(hooks, Hook{link, ToPod})
+	}
+	return hooks
+}
+
+func hooks(opts Options, local cluster.Local, tunnel bool) map[Hook]int {
 	h := map[Hook]int{}
 	for _, p := range local.Pods {
-		h[Hook{p.Link, FromPod}] = p.Index
+		for _, hook := range PodHooks(opts, p.Link) {
+			h[hook] = p.Index
+		}
 	}
 	for _, l := range local.Uplinks {
 		h[Hook{l.Name, FromNetwork}] = l.Index
+		if opts.Services {
+			h[Hook{l.Name, ToNetwork}] = l.Index
+		}
 	}
 	if tunnel && local.Tunnel != 0 {
 		h[Hook{route.TunnelName, FromTunnel}] = local.Tunnel

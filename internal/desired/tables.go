@@ -37,6 +37,8 @@ type Config struct {
 	SocketUDP    bool   // connected UDP sockets are translated, since those of a backend that is gone can be closed
 	HostCookie   uint64 // of this node's network namespace
 
+	Node4, Node6 netip.Addr // this node's own addresses
+
 	ServiceCIDR4 netip.Prefix
 	ServiceCIDR6 netip.Prefix
 }
@@ -47,7 +49,9 @@ type Program string
 // The entry points.
 const (
 	FromPod     Program = "from_pod"     // ingress of the host side of a pod's link
+	ToPod       Program = "to_pod"       // egress of it: what comes through the stack; only with Services
 	FromNetwork Program = "from_network" // ingress of an uplink
+	ToNetwork   Program = "to_network"   // egress of it; only with Services
 	FromTunnel  Program = "from_tunnel"  // ingress of the tunnel device
 	ToTunnel    Program = "to_tunnel"    // egress of the tunnel device
 

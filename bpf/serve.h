@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The packet path of Services: packets to frontends, and the answers to them. Both directions of a flow meet on the
+// node where it was translated.
+#pragma once
+
+#include "handover.h"
+#include "related.h"
+#include "unreachable.h"
+
+// Which slot: by chance inside the cluster; for clients outside by the flow alone, the same on every node.
+static __always_inline __u32 spread(const struct packet *p, _Bool outside)
+{
+	__u32 hash = p->src.word[3] ^ p->src.word[2] ^ p->src.word[1] ^ p->src.word[0];
+
+	if (!outside)
+		return bpf_get_prandom_u32();
+	hash = (hash ^ p->sport << 16 ^ p->dport) * 0x9e3779b1;
+	hash = (hash ^ hash >> 15) * 0x85ebca6b;
+	return hash ^ hash >> 13;
+}
+
+enum begun { NOT_SERVED, BEGUN, REFUSED_HERE };
+
+// A packet to no frontend: to a Service's address all the same, to one that could be, or to somebody else.
+static __always_inline int serve_nobody(struct packet *p, struct config *cfg)
+{
+	struct frontend_key address = {.addr = p->dst};
+
+	if (!prefix_has(&cfg->service_cidr[0], &p->dst) && !prefix_has(&cfg->service_cidr[1], &p->dst))
+		return NOT_SERVED;
+	return bpf_map_lookup_elem(&frontends, &address) ? REFUSED_HERE : -DROP_NO_SUCH_SERVICE;
+}
+
+// A backend that is not here, for a client outside: its node answers in this one's name. Where it cannot be handed
+// the packet, or is no node at all, answers must come back here: the client's address is lost.
+static __always_inline void serve_elsewhere(struct packet *p, struct work *w, struct config *cfg)
+{
+	struct remote *r = find_remote(&w->backend.addr);
+
+	if (r && cfg->tunnel_ifindex) {
+		w->forward.dst = p->dst;
+		w->forward.dport = p->dport;
+		w->forward.flags |= FLOW_HANDED;
+		w->forward.node = r->node;
+		w->forward.slot = w->slot;
+	} else {
+		w->forward.src = cfg->node[!addr_is_v4(&p->dst)];
+	}
+}
+
+// Begins a flow to a frontend, as an enum begun or minus a drop's reason: the work's forward says what the packet
+// becomes.
+__noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, __u32 outside)
+{
+	struct config *cfg = get_config();
+	struct work *w = get_work();
+	struct frontend *f;
+	__u8 tcp;
+
+	if (!p || !w || !cfg)
+		return NOT_SERVED;
+	f = find_frontend(&p->dst, p->dport, p->proto);
+	if (!f)
+		return serve_nobody(p, cfg);
+	if (!is_admitted(f, &p->src))
+		return -DROP_SOURCE_RANGE;
+	tcp = tcp_flags(ctx, p);
+	if (p->proto == IPPROTO_TCP && (tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return REFUSED_HERE; // of a connection that nobody here knows
+	switch (choose(f, &p->src, outside, spread(p, outside), &w->backend, &w->slot)) {
+	case REFUSE:
+		return REFUSED_HERE;
+	case DROP:
+		return -DROP_NO_LOCAL_BACKEND;
+	case CHOSEN:
+		break;
+	}
+	w->forward = (struct flow){.src = p->src,
+				   .dst = w->backend.addr,
+				   .sport = p->sport,
+				   .dport = w->backend.port,
+				   .flags = FLOW_SEEN,
+				   .used = now_ticks(),
+				   .owner = f->owner};
+	set_tuple(&w->tuple, p);
+	if (addr_equal(&w->backend.addr, &p->src)) // a client that is its own backend would answer itself
+		w->forward.src = p->dst;
+	else if (outside && !bpf_map_lookup_elem(&endpoints, &w->backend.addr))
+		serve_elsewhere(p, w, cfg);
+	if ((w->forward.flags & FLOW_HANDED ? remember_handed(p, w) : remember_flow(p, w, NULL)) < 0)
+		return -DROP_FLOWS_FULL;
+	return BEGUN;
+}
+
+// The whole of it. to_pod: the packet is for a pod, so no frontend's; outside: it is from no pod of the cluster.
+// GO_ON: it goes on to p->dst; where it was translated, p->served says so.
+__noinline int serve(struct __sk_buff *ctx, struct packet *p, __u32 to_pod, __u32 outside)
+{
+	struct work *w = get_work();
+	_Bool marked;
+	int rc;
+
+	if (!p || !w)
+		return GO_ON;
+	marked = is_marked(&p->dst);
+	if (to_pod && !marked)
+		return GO_ON;
+	if (is_icmp_error(p))
+		return marked ? follow_error(ctx, p) : GO_ON;
+	if (find_ports(ctx, p) < 0)
+		return marked ? -DROP_FRAGMENT : GO_ON;
+	if (!p->ports)
+		return GO_ON;
+	rc = marked ? recall_flow(ctx, p) : UNKNOWN;
+	if (rc == UNKNOWN) {
+		rc = to_pod ? NOT_SERVED : begin_flow(ctx, p, outside);
+		if (rc == NOT_SERVED || rc < 0)
+			return rc;
+		if (rc == REFUSED_HERE)
+			return refuse(ctx, p);
+	} else if (rc == FULL) {
+		return -DROP_FLOWS_FULL;
+	}
+	return w->forward.flags & FLOW_HANDED ? hand_on(ctx, p, w) : rewrite(ctx, p);
+}
+
+// Where a translated packet goes. An answer's source is the frontend, which the stack would take for a lie, so it
+// leaves without it.
+__noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
+{
+	struct work *w = get_work();
+	struct endpoint *ep;
+	struct remote *r;
+	_Bool answer;
+
+	if (!p || !w)
+		return TO_STACK;
+	answer = w->forward.flags & FLOW_REPLY;
+	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
+	if (p->ttl <= 1 || p->options || (ep && (!ep->ifindex || ep->shaped)))
+		return TO_STACK;
+	if (ep)
+		return redirect_to_pod(ctx, p, ep);
+	if (answer && w->forward.flags & FLOW_RETURN)
+		return go_back(ctx, p, w);
+	r = find_remote(&p->dst);
+	if (r && !(answer && r->host))
+		return to_remote(ctx, p, r);
+	return answer ? to_fabric(ctx, p) : TO_STACK;
+}
