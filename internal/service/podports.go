@@ -115,8 +115,11 @@ func (t *Table) denied(p PodPort, have map[Frontend]PodPort) string {
 	if other, taken := have[p.Frontend]; taken {
 		return fmt.Sprintf("Pod %s/%s has it", other.Namespace, other.Pod)
 	}
-	if why := refusedAddr(p.Backend.Addr); why != "" || p.Backend.Port == 0 {
-		return fmt.Sprintf("it leads to %s port %d: %s", p.Backend.Addr, p.Backend.Port, cmp.Or(why, "port 0"))
+	if why := refusedAddr(p.Backend.Addr); why != "" {
+		return fmt.Sprintf("it leads to %s: %s", p.Backend.Addr, why)
+	}
+	if p.Backend.Port == 0 {
+		return fmt.Sprintf("it leads to port 0 of %s", p.Backend.Addr)
 	}
 	if p.Backend.Addr.Is4() != p.Frontend.Addr.Is4() {
 		return fmt.Sprintf("it leads to %s, an address of another family", p.Backend.Addr)

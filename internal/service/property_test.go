@@ -20,6 +20,7 @@ import (
 var (
 	clusters = flag.Int("clusters", 2000, "how many random clusters the oracle is asked about")
 	seedFlag = flag.Uint64("seed", 0, "repeat the random tests of this seed")
+	update   = flag.Bool("update", false, "write what is compiled into the scenarios")
 )
 
 func seed(t *testing.T) uint64 {

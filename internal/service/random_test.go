@@ -85,9 +85,9 @@ func (d dice) service(name cluster.ServiceName) *cluster.Service {
 }
 
 func (d dice) slices() (list []*cluster.EndpointSlice) {
-	for i := range d.IntN(4) {
+	for i := range d.IntN(6) {
 		s := &cluster.EndpointSlice{Name: fmt.Sprint("s", i), IPv4: !d.one(3)}
-		for range 1 + d.IntN(3) {
+		for range 1 + d.IntN(6) {
 			s.Ports = append(s.Ports, cluster.EndpointPort{Name: pick(d, "", "p", "q"),
 				Protocol: pick(d, protocols()...), Port: pick[uint16](d, 8080, 8080, 9090, 0)})
 		}
