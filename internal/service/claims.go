@@ -12,7 +12,7 @@ import (
 // claim is that of a Service's port to a frontend, or of a Service to an address as a whole.
 type claim struct {
 	svc  *cluster.Service
-	port int // its index
+	port int32 // its index
 	kind Kind
 }
 
@@ -38,7 +38,7 @@ func claims(self Self, svc *cluster.Service) iter.Seq2[Frontend, claim] {
 				if kind == NodePort {
 					number = p.NodePort
 				}
-				if number != 0 && !yield(Frontend{a, number, p.Protocol}, claim{svc, i, kind}) {
+				if number != 0 && !yield(Frontend{a, number, p.Protocol}, claim{svc, int32(i), kind}) {
 					return
 				}
 			}

@@ -25,16 +25,17 @@ func portNames(svc *cluster.Service) []PortName {
 	return slices.Compact(names)
 }
 
-// compile makes the ports of a Service, with the frontends that it has been given.
-func (t *Table) compile(o *cluster.ServiceObjects) map[PortName]*Port {
-	svc, ports := o.Service, map[PortName]*Port{}
-	for _, name := range portNames(svc) {
-		ports[name] = &Port{Name: name, Frontends: map[Frontend]Kind{}, InternalLocal: svc.InternalLocal,
+// compile makes the ports of a Service, sorted by name, with the frontends that it has been given.
+func (t *Table) compile(o *cluster.ServiceObjects) []*Port {
+	svc, names := o.Service, portNames(o.Service)
+	ports := make([]*Port, len(names))
+	for i, name := range names {
+		ports[i] = &Port{Name: name, Frontends: map[Frontend]Kind{}, InternalLocal: svc.InternalLocal,
 			ExternalLocal: svc.ExternalLocal, Affinity: svc.Affinity, HealthCheckNodePort: svc.HealthCheckNodePort}
 	}
 	for f, c := range claims(t.self, svc) {
 		if t.frontends.owners[f] == c && t.blocked(f.Addr, c) == "" {
-			ports[c.name(f)].Frontends[f] = c.kind
+			find(ports, c.name(f)).Frontends[f] = c.kind
 		}
 	}
 	for _, ipv4 := range []bool{true, false} {
@@ -43,14 +44,24 @@ func (t *Table) compile(o *cluster.ServiceObjects) map[PortName]*Port {
 	return ports
 }
 
+// find returns the port of a name, nil if there is none.
+func find(ports []*Port, name PortName) *Port {
+	at, found := slices.BinarySearchFunc(ports, name, func(p *Port, n PortName) int { return p.Name.Compare(n) })
+	if !found {
+		return nil
+	}
+	return ports[at]
+}
+
 // fill gives the ports of one family their backends. Equal lists are one list.
-func (t *Table) fill(o *cluster.ServiceObjects, ipv4 bool, ports map[PortName]*Port) {
+func (t *Table) fill(o *cluster.ServiceObjects, ipv4 bool, ports []*Port) {
 	if !hasFamily(o.Service, ipv4) {
 		return
 	}
 	ready, ranges := localReady(t.self, o.Slices, ipv4), sourceRanges(o.Service, ipv4)
 	var last []Backend
-	for name, p := range ports {
+	for _, p := range ports {
+		name := p.Name
 		if name.IPv4 != ipv4 {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -148,15 +149,8 @@ func TestATableAnswersAsTheOracleDoes(t *testing.T) {
 	asked := map[oracle.Verdict]int{}
 	for i := range uint64(*clusters) {
 		d := newDice(first + i)
-		s := state{self: d.self(), services: map[cluster.ServiceName]*cluster.ServiceObjects{}, pods: d.podPorts()}
-		var objects []*cluster.ServiceObjects
-		for _, name := range some(d, 5, serviceNames()...) {
-			if s.services[name] == nil {
-				s.services[name] = d.objects(name)
-				objects = append(objects, s.services[name])
-			}
-		}
-		table := s.fresh(d)
+		s, table := random(d)
+		objects := slices.Collect(maps.Values(s.services))
 		byFrontend := frontends(t, table)
 		for _, to := range destinations() {
 			for _, outside := range []bool{false, true} {
@@ -170,6 +164,15 @@ func TestATableAnswersAsTheOracleDoes(t *testing.T) {
 		}
 	}
 	t.Logf("%v", asked)
+}
+
+// random is a cluster at one instant, and a Table that was told of it.
+func random(d dice) (state, *service.Table) {
+	s := state{self: d.self(), services: map[cluster.ServiceName]*cluster.ServiceObjects{}, pods: d.podPorts()}
+	for _, name := range some(d, 5, serviceNames()...) {
+		s.services[name] = d.objects(name)
+	}
+	return s, s.fresh(d)
 }
 
 func facts(s state) oracle.Node {

@@ -78,6 +78,11 @@ func refusals(self Self, o *cluster.ServiceObjects) []cluster.Problem {
 			r.addf("%s address %s is not honoured: the Service has no %s cluster IP", kind, a, familyName(a.Is4()))
 		}
 	}
+	for _, p := range svc.Ports {
+		if p.Port == 0 {
+			r.addf("port %q is refused: its number is 0", p.Name)
+		}
+	}
 	r.ranges(svc)
 	r.endpoints(o)
 	return r.problems

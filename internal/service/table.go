@@ -68,20 +68,15 @@ func (t *Table) SetSelf(self Self) {
 	}
 }
 
+// setReserved looks at the addresses that Services claim from outside: there are few, and many that are reserved.
 func (t *Table) setReserved(old map[netip.Addr]string) {
 	touched := map[cluster.ServiceName]bool{}
-	touch := func(a netip.Addr) {
+	for a, claimants := range t.external {
 		if old[a] != t.self.Reserved[a] {
-			for _, svc := range t.external[a] {
+			for _, svc := range claimants {
 				touched[svc.ServiceName] = true
 			}
 		}
-	}
-	for a := range old {
-		touch(a)
-	}
-	for a := range t.self.Reserved {
-		touch(a)
 	}
 	for name := range touched {
 		t.recompile(name, t.services[name])
@@ -100,22 +95,29 @@ func (t *Table) SetService(name cluster.ServiceName, objects *cluster.ServiceObj
 	if old == objects {
 		return
 	}
-	touched := map[cluster.ServiceName]bool{}
-	touch := func(svc *cluster.Service) { touched[svc.ServiceName] = true }
-	if old == nil || objects == nil || old.Service != objects.Service {
-		if old != nil {
-			t.leave(old.Service, touch)
-		}
-		if objects != nil {
-			t.enter(objects.Service, touch)
-		}
-	}
+	touched := t.reclaim(old, objects)
 	t.recompile(name, old)
 	for other := range touched {
 		if other != name {
 			t.recompile(other, t.services[other])
 		}
 	}
+}
+
+// reclaim changes a Service's claims from old to now, and returns the Services whose ports that may change.
+func (t *Table) reclaim(old, now *cluster.ServiceObjects) map[cluster.ServiceName]bool {
+	if old != nil && now != nil && old.Service == now.Service {
+		return nil // its slices alone have changed
+	}
+	touched := map[cluster.ServiceName]bool{}
+	touch := func(svc *cluster.Service) { touched[svc.ServiceName] = true }
+	if old != nil {
+		t.leave(old.Service, touch)
+	}
+	if now != nil {
+		t.enter(now.Service, touch)
+	}
+	return touched
 }
 
 // enter puts a Service's claims into the books, and calls touch for the Services that this is about, too.
@@ -183,7 +185,7 @@ func (t *Table) blocked(a netip.Addr, c claim) string {
 
 // recompile puts a Service's ports as they are now, and its problems; old is what there was of it.
 func (t *Table) recompile(name cluster.ServiceName, old *cluster.ServiceObjects) {
-	now, rows := t.services[name], map[PortName]*Port(nil)
+	now, rows := t.services[name], []*Port(nil)
 	delete(t.problems, name)
 	if now != nil {
 		rows = t.compile(now)
@@ -191,15 +193,15 @@ func (t *Table) recompile(name cluster.ServiceName, old *cluster.ServiceObjects)
 			t.problems[name] = problems
 		}
 	}
-	for n, p := range rows {
-		t.put(n, p)
+	for _, p := range rows {
+		t.put(p.Name, p)
 	}
 	if now != nil {
 		t.settleAround(now.Service)
 	}
 	if old != nil && old != now {
 		for _, n := range portNames(old.Service) {
-			if rows[n] == nil {
+			if find(rows, n) == nil {
 				t.put(n, nil)
 			}
 		}
@@ -241,7 +243,11 @@ func (t *Table) Changed() map[PortName]*Port {
 			changed[name] = now
 		}
 	}
-	t.before = map[PortName]*Port{}
+	if len(t.before) < 1000 {
+		clear(t.before)
+	} else { // the memory of a full load is not kept
+		t.before = map[PortName]*Port{}
+	}
 	return changed
 }
 
