@@ -55,13 +55,20 @@ func TestTheAgentMayDoNoMoreThanThis(t *testing.T) {
 		"nodes":        {"get", "list", "watch", "patch"},
 		"nodes/status": {"patch"},
 		"pods":         {"list", "watch"},
+		"services":     {"list", "watch"},
+
+		"discovery.k8s.io/endpointslices": {"list", "watch"},
+		"networking.k8s.io/servicecidrs":  {"list", "watch"},
 	}
 	got := map[string][]string{}
 	for _, rule := range objects["ClusterRole"].(*rbacv1.ClusterRole).Rules {
-		if !slices.Equal(rule.APIGroups, []string{""}) || rule.NonResourceURLs != nil {
-			t.Errorf("rule %+v", rule)
+		if len(rule.APIGroups) != 1 || rule.NonResourceURLs != nil {
+			t.Fatalf("rule %+v", rule)
 		}
 		for _, r := range rule.Resources {
+			if group := rule.APIGroups[0]; group != "" {
+				r = group + "/" + r
+			}
 			got[r] = append(got[r], rule.Verbs...)
 		}
 	}
@@ -93,7 +100,7 @@ func TestTheDaemonSetFitsTheAgent(t *testing.T) {
 		t.Errorf("image %s, %s", agent.Image, agent.ImagePullPolicy)
 	}
 	// What the agent and the plugin use by default, on the node at the same path.
-	want := []string{"/run/polder", "/sys/fs/bpf", "/run/netns", "/etc/cni/net.d", "/opt/cni/bin"}
+	want := []string{"/run/polder", "/var/lib/polder", "/sys/fs/bpf", "/run/netns", "/etc/cni/net.d", "/opt/cni/bin"}
 	var got []string
 	for i, m := range agent.VolumeMounts {
 		if v := pod.Volumes[i]; v.Name != m.Name || v.HostPath.Path != m.MountPath {

@@ -23,7 +23,12 @@ type Scenario struct {
 	Local    cluster.Local
 	Want     string // as Render prints it
 
-	archive *txtar.Archive
+	ExternalIPs  bool   // spec.externalIPs are honoured
+	WantServices string // as RenderServices prints it
+
+	archive  *txtar.Archive
+	services map[cluster.ServiceName]*reading
+	last     *cluster.EndpointSlice
 }
 
 // Read reads a scenario. A word it does not know is an error: a scenario that tests nothing must not pass.
@@ -32,29 +37,41 @@ func Read(path string) (*Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Scenario{archive: txtar.Parse(body), Options: desired.Options{Routing: route.ModeAuto}}
+	s := &Scenario{archive: txtar.Parse(body), Options: desired.Options{Routing: route.ModeAuto},
+		services: map[cluster.ServiceName]*reading{}}
 	s.Local.Paths = map[netip.Addr]cluster.Path{}
 	for _, f := range s.archive.Files {
-		if f.Name == "want" {
+		var err error
+		switch f.Name {
+		case "want":
 			s.Want = string(f.Data)
-			continue
+		case "services":
+			s.WantServices = string(f.Data)
+		default:
+			err = s.readFile(f)
 		}
-		if err := s.readFile(f); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
+	s.finish()
 	return s, nil
 }
 
 // Rewrite returns the file with other tables.
-func (s *Scenario) Rewrite(want string) []byte {
+func (s *Scenario) Rewrite(want string) []byte { return s.rewrite("want", want) }
+
+// RewriteServices returns the file with other ports of Services.
+func (s *Scenario) RewriteServices(want string) []byte { return s.rewrite("services", want) }
+
+func (s *Scenario) rewrite(name, want string) []byte {
 	for i, f := range s.archive.Files {
-		if f.Name == "want" {
+		if f.Name == name {
 			s.archive.Files[i].Data = []byte(want)
 			return txtar.Format(s.archive)
 		}
 	}
-	s.archive.Files = append(s.archive.Files, txtar.File{Name: "want", Data: []byte(want)})
+	s.archive.Files = append(s.archive.Files, txtar.File{Name: name, Data: []byte(want)})
 	return txtar.Format(s.archive)
 }
 
@@ -85,6 +102,17 @@ func (s *Scenario) readLine(word string, p *parser) bool {
 	switch word {
 	case "node": // name addresses pod-CIDRs
 		s.Snapshot.Nodes = append(s.Snapshot.Nodes, cluster.Node{Name: p.word(), Addresses: p.addrs(), PodCIDRs: p.prefixes()})
+	case "zone": // of a node above: name zone
+		s.zone(p.word(), p.word(), p)
+	case "external-ips": // are honoured
+		s.ExternalIPs = true
+	case "host-port": // of the pod above: address:port/protocol and the pod's port
+		if len(s.Local.Pods) == 0 {
+			p.keep(fmt.Errorf("no pod is above it"))
+			return true
+		}
+		pod := &s.Local.Pods[len(s.Local.Pods)-1]
+		pod.HostPorts = append(pod.HostPorts, p.hostPort())
 	case "routing": // mode
 		s.Options.Routing = route.Mode(p.word())
 	case "never-masquerade": // prefixes
@@ -108,9 +136,19 @@ func (s *Scenario) readLine(word string, p *parser) bool {
 			Addresses: p.addrs(), Up: true, Shaped: word == "shaped-pod",
 			PodMAC: cluster.MAC{2, 0, 0, 0, 0, 1}, HostMAC: cluster.MAC{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}})
 	default:
-		return false
+		return s.readService(word, p)
 	}
 	return true
+}
+
+func (s *Scenario) zone(node, zone string, p *parser) {
+	for i := range s.Snapshot.Nodes {
+		if s.Snapshot.Nodes[i].Name == node {
+			s.Snapshot.Nodes[i].Zone = zone
+			return
+		}
+	}
+	p.keep(fmt.Errorf("no node %s is above it", node))
 }
 
 // parser takes words off a line and keeps the first error. A dash is an empty list.

@@ -37,6 +37,10 @@ type Frontend struct {
 	Protocol cluster.Protocol
 }
 
+func (f Frontend) String() string {
+	return netip.AddrPortFrom(f.Addr, f.Port).String() + "/" + f.Protocol.String()
+}
+
 // Compare orders by address, port and protocol.
 func (f Frontend) Compare(other Frontend) int {
 	return cmp.Or(f.Addr.Compare(other.Addr), cmp.Compare(f.Port, other.Port), cmp.Compare(f.Protocol, other.Protocol))
@@ -77,16 +81,18 @@ type Port struct {
 	Frontends map[Frontend]Kind
 
 	// Cluster and Local are the backends to choose from, each sorted and without doubles: Cluster whatever their
-	// node, Local those of this node. Local is filled only where a traffic policy is Local.
+	// node, Local those of this node. Local is filled only where a traffic policy that a frontend follows is Local.
+	// Equal lists may be one list.
 	Cluster, Local []Backend
 
 	InternalLocal bool // the cluster IP leads to Local alone
 	ExternalLocal bool // so do external frontends for clients from outside; pods and the node itself get Cluster
 
 	Affinity     int            // seconds; 0: none
-	SourceRanges []netip.Prefix // who may use the frontends of kind LoadBalancer; empty: everybody
+	SourceRanges []netip.Prefix // of the port's family: who may use frontends of kind LoadBalancer; empty: everybody
 
-	// LocalReady is the number of this node's endpoints that are ready: what a load balancer's health check asks.
+	// LocalReady is the number of this node's endpoints of the Service, whatever their port, that are ready: what a
+	// load balancer's health check asks.
 	LocalReady          int
 	HealthCheckNodePort uint16
 }

@@ -2,44 +2,76 @@ package watch
 
 import (
 	"fmt"
+	"log/slog"
+	"net"
+	"os"
 	"runtime"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// restConfig says how to reach the API server. In a pod, its address comes from the environment variables
-// KUBERNETES_SERVICE_HOST and _PORT, which a DaemonSet may set where nothing routes to the Service yet.
-func restConfig(kubeconfig, version string) (*rest.Config, error) {
-	var cfg *rest.Config
+// restConfig says how to reach the API server, and at which other addresses, if not at that one.
+func restConfig(kubeconfig, version string, log *slog.Logger) (cfg *rest.Config, others []string, err error) {
 	if kubeconfig == "" {
-		var err error
 		if cfg, err = rest.InClusterConfig(); err != nil {
-			return nil, fmt.Errorf("%w (outside a cluster, give --kubeconfig FILE or --manifests DIR)", err)
+			return nil, nil, fmt.Errorf("%w (outside a cluster, give --kubeconfig FILE or --manifests DIR)", err)
+		}
+		if !setByHand(os.Getenv) {
+			others = preferKubelet(cfg, hostRoot, log)
 		}
 	} else {
 		file, err := clientcmd.LoadFromFile(kubeconfig)
 		if err != nil {
-			return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+			return nil, nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 		}
 		if cfg, err = clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{}).ClientConfig(); err != nil {
-			return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+			return nil, nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 		}
 	}
 	cfg.UserAgent = fmt.Sprintf("polder-agent/%s (%s/%s)", version, runtime.GOOS, runtime.GOARCH)
-	clientFor(cfg)
-	return cfg, nil
+	return cfg, others, nil
 }
 
-// clientFor sets what does not depend on where the API server is.
-func clientFor(cfg *rest.Config) {
-	cfg.APIPath = "/api"
-	cfg.GroupVersion = &corev1.SchemeGroupVersion
+// setByHand says whether the API server's address in this pod's environment is not the kubelet's doing. The kubelet
+// writes it into several variables, of which people set two.
+func setByHand(getenv func(string) string) bool {
+	address := net.JoinHostPort(getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT"))
+	return getenv("KUBERNETES_PORT") != "tcp://"+address
+}
+
+// clients are one for each API group that is read. They share their connections.
+type clients struct{ core, discovery, networking *rest.RESTClient }
+
+func newClients(cfg *rest.Config) (c clients, err error) {
+	cfg = rest.CopyConfig(cfg)
 	cfg.NegotiatedSerializer = serializer.NewCodecFactory(newScheme()).WithoutConversion()
 	cfg.ContentType = kruntime.ContentTypeProtobuf // a third of JSON's bytes and a tenth of its time
 	cfg.AcceptContentTypes = kruntime.ContentTypeProtobuf + "," + kruntime.ContentTypeJSON
-	cfg.QPS, cfg.Burst = 10, 20 // two watches and, once, two patches: only a fault comes near
+	cfg.QPS, cfg.Burst = 10, 20 // three watches and, once, two patches: only a fault comes near
+	transport, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return c, err
+	}
+	for _, group := range []struct {
+		client **rest.RESTClient
+		path   string
+		of     schema.GroupVersion
+	}{
+		{&c.core, "/api", corev1.SchemeGroupVersion},
+		{&c.discovery, "/apis", discoveryv1.SchemeGroupVersion},
+		{&c.networking, "/apis", networkingv1.SchemeGroupVersion},
+	} {
+		cfg.APIPath, cfg.GroupVersion = group.path, &group.of
+		if *group.client, err = rest.RESTClientForConfigAndClient(cfg, transport); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
@@ -14,8 +15,9 @@ import (
 // content is what a folder's files say, by file name. A file, or an object in it, that cannot be read any more counts
 // as it last did: a half-saved file must not tear down the network.
 type content struct {
-	parser parser
-	files  map[string]*file
+	parser   parser
+	files    map[string]*file
+	services *cluster.Services // as the last Snapshot has them
 }
 
 // file is one file's content.
@@ -25,7 +27,7 @@ type file struct {
 	problem string     // why objects are those of an earlier state, or none; empty: they are not
 }
 
-func newContent() *content { return &content{newParser(), map[string]*file{}} }
+func newContent() *content { return &content{parser: newParser(), files: map[string]*file{}} }
 
 // set takes a file's new bytes.
 func (c *content) set(name string, data []byte) {
@@ -77,9 +79,11 @@ func keepBroken(objects []manifest, old *file) []manifest {
 	return objects
 }
 
-// snapshot puts the files together, in order of their names: of two objects with one name the first counts.
+// snapshot puts the files together, in order of their names: of two objects with one name the first counts. A
+// Service's objects that say what they said in the last Snapshot are the same ones.
 func (c *content) snapshot() *cluster.Snapshot {
 	s := &cluster.Snapshot{}
+	grouped := newByService()
 	first := map[string]string{} // object → file and line of the one that counts
 	for _, name := range table.Keys(c.files) {
 		f := c.files[name]
@@ -99,9 +103,35 @@ func (c *content) snapshot() *cluster.Snapshot {
 				continue
 			}
 			first[m.id] = where
-			m.put(s)
+			put(m.value, s, grouped)
 		}
 	}
+	changes := grouped.take()
+	for name := range c.services.All() {
+		if _, ok := changes[name]; !ok {
+			changes[name] = nil
+		}
+	}
+	c.services = withChanges(c.services, changes)
+	s.Services = c.services
 	sortSnapshot(s)
 	return s
+}
+
+// put adds what Polder reads of an object to a Snapshot's lists.
+func put(value any, s *cluster.Snapshot, grouped *byService) {
+	switch v := value.(type) {
+	case cluster.Node:
+		s.Nodes = append(s.Nodes, v)
+	case cluster.Pod:
+		s.Pods = append(s.Pods, v)
+	case cluster.Namespace:
+		s.Namespaces = append(s.Namespaces, v)
+	case *cluster.Service:
+		grouped.service(nil, v)
+	case *serviceSlice:
+		grouped.slice(nil, v)
+	case []netip.Prefix:
+		s.ServiceCIDRs = append(s.ServiceCIDRs, v...)
+	}
 }

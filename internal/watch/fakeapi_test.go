@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,7 +31,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// fakeAPI is an API server for nodes and pods with the faults that we tell it to have. It speaks protobuf over HTTP,
+// fakeAPI is an API server for what agents read, with the faults that we tell it to have. It speaks protobuf over HTTP,
 // so that a test goes through all of client-go, which its fake clientset would not.
 type fakeAPI struct {
 	*httptest.Server
@@ -43,6 +46,7 @@ type fakeAPI struct {
 	news        chan struct{} // closed, and another, with every change and every cut
 	cuts        int           // a watch from before the last cut ends
 	down        bool          // connections are closed without an answer
+	unknown     string        // a resource that this version does not know
 	noStreaming bool          // as API servers before 1.34 are: sendInitialEvents is forbidden
 	requests    []string      // method, path and, of a GET, what kind of reading it is
 	refused     chan struct{} // holds a notice when a request came while down
@@ -63,8 +67,8 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 		t.Fatal("no protobuf")
 	}
 	f := &fakeAPI{
-		info: info, enc: codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion),
-		objects: map[string]map[string]runtime.Object{"nodes": {}, "pods": {}},
+		info: info, enc: codecs.WithoutConversion().EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion),
+		objects: map[string]map[string]runtime.Object{"nodes": {}, "pods": {}, "services": {}, "endpointslices": {}, "servicecidrs": {}},
 		news:    make(chan struct{}), refused: make(chan struct{}, 1), version: 1,
 	}
 	f.Server = httptest.NewServer(f)
@@ -75,14 +79,16 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 	return f
 }
 
-// source returns a source that reads from the fake, with short pauses between attempts.
-func (f *fakeAPI) source(t *testing.T, node string) *KubeSource {
+// source returns a source of nodes and pods that reads from the fake, with short pauses between attempts.
+func (f *fakeAPI) source(t *testing.T, node string) *KubeSource { return f.sourceOf(t, node, false) }
+
+func (f *fakeAPI) sourceOf(t *testing.T, node string, services bool) *KubeSource {
 	t.Helper()
 	cfg := &rest.Config{Host: f.URL, UserAgent: "test"}
-	clientFor(cfg)
-	k, err := newKube(cfg, node, logTo(t))
+	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), logTo(t)), node, services, logTo(t))
 	must(t, err)
 	k.retry = wait.Backoff{Duration: time.Millisecond, Factor: 1.1, Steps: 10, Cap: 10 * time.Millisecond}
+	k.absent = 10 * time.Millisecond
 	return k
 }
 
@@ -148,10 +154,40 @@ func fakeKey(obj runtime.Object) (resource, key string) {
 	if err != nil {
 		panic(err)
 	}
-	if _, ok := obj.(*corev1.Node); ok {
-		return "nodes", key
+	return resourceOf(obj), key
+}
+
+func resourceOf(obj runtime.Object) string {
+	switch obj.(type) {
+	case *corev1.Node:
+		return "nodes"
+	case *corev1.Pod:
+		return "pods"
+	case *corev1.Service:
+		return "services"
+	case *discoveryv1.EndpointSlice:
+		return "endpointslices"
+	case *networkingv1.ServiceCIDR:
+		return "servicecidrs"
 	}
-	return "pods", key
+	panic("no resource")
+}
+
+// emptyList returns a list of a resource's objects, and an object of it.
+func emptyList(resource string) (list, one runtime.Object) {
+	switch resource {
+	case "nodes":
+		return &corev1.NodeList{}, &corev1.Node{}
+	case "pods":
+		return &corev1.PodList{}, &corev1.Pod{}
+	case "services":
+		return &corev1.ServiceList{}, &corev1.Service{}
+	case "endpointslices":
+		return &discoveryv1.EndpointSliceList{}, &discoveryv1.EndpointSlice{}
+	case "servicecidrs":
+		return &networkingv1.ServiceCIDRList{}, &networkingv1.ServiceCIDR{}
+	}
+	panic("no resource")
 }
 
 func (f *fakeAPI) node(name string) (n *corev1.Node) {
@@ -172,7 +208,10 @@ func (f *fakeAPI) count(prefix string) (n int) {
 }
 
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q, path := r.URL.Query(), strings.TrimPrefix(r.URL.Path, "/api/v1/")
+	q, path := r.URL.Query(), r.URL.Path
+	for _, group := range []string{"/api/v1/", "/apis/discovery.k8s.io/v1/", "/apis/networking.k8s.io/v1/"} {
+		path = strings.TrimPrefix(path, group)
+	}
 	request := r.Method + " " + path
 	switch {
 	case q.Get("sendInitialEvents") == "true":
@@ -182,7 +221,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	f.requests = append(f.requests, request)
-	down := f.down
+	down, unknown := f.down, f.unknown
 	f.mu.Unlock()
 	resource, name, _ := strings.Cut(path, "/")
 	switch {
@@ -192,6 +231,8 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		default:
 		}
 		panic(http.ErrAbortHandler)
+	case resource == unknown:
+		http.NotFound(w, r) // as of paths that nobody serves: no Status
 	case r.Method == http.MethodPatch:
 		name, sub, _ := strings.Cut(name, "/")
 		f.patch(w, r, name, sub)
@@ -207,7 +248,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case q.Get("watch") == "true":
 		f.watch(w, r, resource)
 	default:
-		f.list(w, resource, q.Get("fieldSelector"))
+		f.list(w, resource, selectorOf(r))
 	}
 }
 
@@ -221,37 +262,39 @@ func (f *fakeAPI) fail(w http.ResponseWriter, err *apierrors.StatusError) {
 	f.answer(w, int(err.ErrStatus.Code), &err.ErrStatus)
 }
 
-// matches knows the one field selector that agents use.
-func matches(obj runtime.Object, selector string) bool {
-	pod, ok := obj.(*corev1.Pod)
-	return selector == "" || (ok && selector == "spec.nodeName="+pod.Spec.NodeName)
+// selector is the selectors of a request, of which agents use one of each kind.
+type selector struct{ fields, labels string }
+
+func selectorOf(r *http.Request) selector {
+	return selector{r.URL.Query().Get("fieldSelector"), r.URL.Query().Get("labelSelector")}
 }
 
-func (f *fakeAPI) list(w http.ResponseWriter, resource, selector string) {
+func (s selector) matches(obj runtime.Object) bool {
+	m, _ := meta.Accessor(obj)
+	_, labelled := m.GetLabels()[strings.TrimPrefix(s.labels, "!")]
+	pod, ok := obj.(*corev1.Pod)
+	return !labelled && (s.fields == "" || (ok && s.fields == "spec.nodeName="+pod.Spec.NodeName))
+}
+
+func (f *fakeAPI) list(w http.ResponseWriter, resource string, sel selector) {
+	list, _ := emptyList(resource)
+	var items []runtime.Object
 	f.mu.Lock()
-	nodes, pods := &corev1.NodeList{}, &corev1.PodList{}
-	nodes.ResourceVersion, pods.ResourceVersion = strconv.Itoa(f.version), strconv.Itoa(f.version)
 	for _, obj := range f.objects[resource] {
-		switch o := obj.(type) {
-		case *corev1.Node:
-			nodes.Items = append(nodes.Items, *o)
-		case *corev1.Pod:
-			if matches(o, selector) {
-				pods.Items = append(pods.Items, *o)
-			}
+		if sel.matches(obj) {
+			items = append(items, obj)
 		}
 	}
+	_ = meta.SetList(list, items)
+	m, _ := meta.ListAccessor(list)
+	m.SetResourceVersion(strconv.Itoa(f.version))
 	f.mu.Unlock()
-	if resource == "nodes" {
-		f.answer(w, http.StatusOK, nodes)
-	} else {
-		f.answer(w, http.StatusOK, pods)
-	}
+	f.answer(w, http.StatusOK, list)
 }
 
 func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string) {
 	q := r.URL.Query()
-	selector, from := q.Get("fieldSelector"), 0
+	sel, from := selectorOf(r), 0
 	_, _ = fmt.Sscan(q.Get("resourceVersion"), &from)
 	stream := q.Get("sendInitialEvents") == "true"
 	f.mu.Lock()
@@ -271,7 +314,7 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 	out := f.info.StreamSerializer.NewFrameWriter(w)
 	if stream {
 		for _, obj := range initial {
-			if matches(obj, selector) {
+			if sel.matches(obj) {
 				f.event(out, "ADDED", obj)
 			}
 		}
@@ -284,9 +327,16 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 		news, ended := f.news, f.cuts != cuts
 		var events []fakeEvent
 		for _, e := range f.history {
-			if e.version > from && e.resource == resource && matches(e.object, selector) {
-				events = append(events, e)
+			if e.version <= from || e.resource != resource {
+				continue
 			}
+			if !sel.matches(e.object) {
+				if e.kind == "ADDED" {
+					continue
+				}
+				e.kind = "DELETED" // it has stopped matching; one that never did is none the wiser
+			}
+			events = append(events, e)
 		}
 		f.mu.Unlock()
 		if ended {
@@ -306,11 +356,11 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 }
 
 func bookmark(resource string, version int) runtime.Object {
-	m := metav1.ObjectMeta{ResourceVersion: strconv.Itoa(version), Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}
-	if resource == "nodes" {
-		return &corev1.Node{ObjectMeta: m}
-	}
-	return &corev1.Pod{ObjectMeta: m}
+	_, one := emptyList(resource)
+	m, _ := meta.Accessor(one)
+	m.SetResourceVersion(strconv.Itoa(version))
+	m.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	return one
 }
 
 func (f *fakeAPI) event(w io.Writer, kind string, obj runtime.Object) {
@@ -365,9 +415,13 @@ func (f *fakeAPI) patch(w http.ResponseWriter, r *http.Request, name, sub string
 // quiet is a log for what is not to be seen.
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// clientConfig is of an API server that nobody asks.
-func clientConfig() *rest.Config {
+// unheard returns a source that asks nobody.
+func unheard(t testing.TB, services bool) *KubeSource {
+	t.Helper()
 	cfg := &rest.Config{Host: "http://127.0.0.1:0"}
-	clientFor(cfg)
-	return cfg
+	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), quiet()), "me", services, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

@@ -4,35 +4,40 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"reflect"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// KubeSource is the Kubernetes API as a source of cluster state: all nodes, and the pods of this one. Namespaces and
-// everything that services and policies need are not watched before somebody reads them.
+// KubeSource is the Kubernetes API as a source of cluster state: all nodes, the pods of this one and, if it is asked
+// for them, all Services. Namespaces and everything that policies need are not watched before somebody reads them.
 type KubeSource struct {
-	node   string
-	client *rest.RESTClient
-	log    *slog.Logger
-	retry  wait.Backoff // pauses between attempts to reach the API server
+	node     string
+	services bool
+	api      clients
+	servers  *servers
+	log      *slog.Logger
+	retry    wait.Backoff  // pauses between attempts to reach the API server
+	absent   time.Duration // pause before a resource that the API server does not know is asked for again
 
-	changed signal
-	nodes   *store[nodeState]
-	pods    *store[cluster.Pod]
+	changed  signal
+	nodes    *store[nodeState]
+	pods     *store[cluster.Pod]
+	svcs     *store[*cluster.Service]
+	slices   *store[*serviceSlice]
+	cidrs    *store[[]netip.Prefix]
+	grouped  *byService // what svcs and slices say
+	apiMoved signal     // the API server's own Service has changed
 
 	mu     sync.Mutex        // of latest
 	latest *cluster.Snapshot // what the stores said when dirty was last cleared
@@ -46,33 +51,63 @@ type nodeState struct {
 }
 
 // Kube returns the API server that the kubeconfig file names, or the one of the cluster that this process is a pod of
-// if that is empty, as a source of cluster state for a node. The version is this program's, for the user agent.
-func Kube(kubeconfig, node, version string, log *slog.Logger) (*KubeSource, error) {
-	cfg, err := restConfig(kubeconfig, version)
+// if that is empty, as a source of cluster state for a node. The version is this program's, for the user agent. With
+// services it tells Services, EndpointSlices and ServiceCIDRs, too.
+//
+// A pod's own configuration names the API server by the cluster IP of its Service, which may be for this very agent
+// to translate. So the addresses that are tried, in this order, are: the one that the node's kubelet uses, if the
+// configuration has not been set by hand; the configured one; those that the Service had when it was last seen.
+func Kube(kubeconfig, node, version string, services bool, log *slog.Logger) (*KubeSource, error) {
+	cfg, others, err := restConfig(kubeconfig, version, log)
 	if err != nil {
 		return nil, fmt.Errorf("find API server: %w", err)
 	}
-	return newKube(cfg, node, log)
+	return newKube(cfg, newServers(cfg, others, rememberedFile, log), node, services, log)
 }
 
-func newKube(cfg *rest.Config, node string, log *slog.Logger) (*KubeSource, error) {
-	client, err := rest.RESTClientFor(cfg)
+func newKube(cfg *rest.Config, servers *servers, node string, services bool, log *slog.Logger) (*KubeSource, error) {
+	cfg.Dial = servers.dial
+	api, err := newClients(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make API client: %w", err)
 	}
 	k := &KubeSource{
-		node: node, client: client, log: log, changed: newSignal(),
+		node: node, services: services, api: api, servers: servers, log: log,
 		// client-go's own default ends at a minute between attempts, which a node that boots before its API server
 		// would lose. Jittered, so that the nodes of a cluster do not come all at once.
-		retry: wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 8, Cap: 10 * time.Second},
+		retry:   wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 8, Cap: 10 * time.Second},
+		absent:  10 * time.Minute, // an API server of another version needs longer to come
+		changed: newSignal(), grouped: newByService(), apiMoved: newSignal(),
 	}
+	k.makeStores()
+	return k, nil
+}
+
+func (k *KubeSource) makeStores() {
 	k.nodes = newStore("Node", func(obj any) (nodeState, []string) {
 		n := obj.(*corev1.Node)
 		read, problems := readNode(n)
-		return nodeState{read, n.Name == node && saysNetworkReady(n)}, problems
+		return nodeState{read, n.Name == k.node && saysNetworkReady(n)}, problems
 	}, k.change)
 	k.pods = newStore("Pod", func(obj any) (cluster.Pod, []string) { return readPod(obj.(*corev1.Pod)) }, k.change)
-	return k, nil
+
+	ofServices, ofSlices := texts{}, texts{} // each store has one Reflector, so one reader at a time
+	k.svcs = newStore("Service", func(obj any) (*cluster.Service, []string) {
+		return readService(obj.(*corev1.Service), ofServices)
+	}, k.change)
+	k.svcs.moved = k.grouped.service
+	k.slices = newStore("EndpointSlice", func(obj any) (*serviceSlice, []string) {
+		return readSlice(obj.(*discoveryv1.EndpointSlice), ofSlices)
+	}, k.change)
+	k.slices.moved = func(old, now *serviceSlice) {
+		k.grouped.slice(old, now)
+		if now != nil && now.service == apiService() {
+			k.apiMoved.send()
+		}
+	}
+	k.cidrs = newStore("ServiceCIDR", func(obj any) ([]netip.Prefix, []string) {
+		return readServiceCIDR(obj.(*networkingv1.ServiceCIDR))
+	}, k.change)
 }
 
 // Changed holds a notice when Latest may say something new. Changes that nobody has looked at are one notice.
@@ -83,93 +118,16 @@ func (k *KubeSource) change() {
 	k.changed.send()
 }
 
-// Latest returns what the API server said last, and nil until it has said everything once. It is the same Snapshot
-// as long as nothing that Polder reads has changed.
-func (k *KubeSource) Latest() *cluster.Snapshot {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.dirty.Swap(false) {
-		return k.latest
-	}
-	nodes, nodeProblems, nodesSynced := k.nodes.list()
-	pods, podProblems, podsSynced := k.pods.list()
-	if !nodesSynced || !podsSynced {
-		return nil // whichever is read last makes it dirty again
-	}
-	s := &cluster.Snapshot{Pods: pods, Problems: append(nodeProblems, podProblems...)}
-	for _, n := range nodes {
-		s.Nodes = append(s.Nodes, n.Node)
-	}
-	sortSnapshot(s)
-	if !reflect.DeepEqual(s, k.latest) {
-		k.latest = s
-	}
-	return k.latest
-}
-
 // Run watches until the context ends. It bears with an API server that is not there, at start and later: it keeps
 // trying, and what was read stays. Its goroutines end before it does.
 func (k *KubeSource) Run(ctx context.Context) error {
 	// The Reflector's own words are for debugging; what people must know, contact says.
 	ctx = logr.NewContextWithSlogLogger(ctx, slog.New(demote{k.log.Handler()}))
 	var wg sync.WaitGroup
-	wg.Go(func() { k.reflect(ctx, "nodes", &corev1.Node{}, fields.Everything(), k.nodes) })
-	wg.Go(func() {
-		k.reflect(ctx, "pods", &corev1.Pod{}, fields.OneTermEqualSelector("spec.nodeName", k.node), k.pods)
-	})
+	for _, w := range k.watches() {
+		wg.Go(func() { k.follow(ctx, w) })
+	}
+	wg.Go(func() { k.rememberServers(ctx) })
 	wg.Wait()
 	return nil
 }
-
-func (k *KubeSource) reflect(ctx context.Context, resource string, example runtime.Object, sel fields.Selector, to cache.ReflectorStore) {
-	c := &contact{log: k.log.With("resource", resource)}
-	lw := cache.NewListWatchFromClient(k.client, resource, metav1.NamespaceAll, sel)
-	list, watch := lw.ListWithContextFunc, lw.WatchFuncWithContext
-	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-		obj, err := list(ctx, o)
-		c.note(ctx, err)
-		return obj, err
-	}
-	lw.WatchFuncWithContext = func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-		w, err := watch(ctx, o)
-		c.note(ctx, err)
-		return w, err
-	}
-	cache.NewReflectorWithOptions(lw, example, to, cache.ReflectorOptions{Name: "polder", Backoff: &k.retry}).RunWithContext(ctx)
-}
-
-// contact says once that the API server does not answer, and once that it does again.
-type contact struct {
-	log  *slog.Logger
-	mu   sync.Mutex
-	lost bool
-}
-
-func (c *contact) note(ctx context.Context, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case ctx.Err() != nil:
-	case err != nil && !c.lost:
-		c.lost = true
-		c.log.Warn("API server does not answer: keeping what is known and trying again", "err", err)
-	case err == nil && c.lost:
-		c.lost = false
-		c.log.Info("API server answers again")
-	}
-}
-
-// demote makes every record one for debugging.
-type demote struct{ slog.Handler }
-
-func (d demote) Enabled(ctx context.Context, _ slog.Level) bool {
-	return d.Handler.Enabled(ctx, slog.LevelDebug)
-}
-
-func (d demote) Handle(ctx context.Context, r slog.Record) error {
-	r.Level = slog.LevelDebug
-	return d.Handler.Handle(ctx, r)
-}
-
-func (d demote) WithAttrs(as []slog.Attr) slog.Handler { return demote{d.Handler.WithAttrs(as)} }
-func (d demote) WithGroup(name string) slog.Handler    { return demote{d.Handler.WithGroup(name)} }

@@ -206,8 +206,7 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 	}
 	var want *cluster.Snapshot
 	for range 50 {
-		f, err := newKube(clientConfig(), "w", quiet())
-		must(t, err)
+		f := unheard(t, false)
 		must(t, f.nodes.Replace(nil, ""))
 		must(t, f.pods.Replace(nil, ""))
 		r.Shuffle(len(objs), func(i, j int) { objs[i], objs[j] = objs[j], objs[i] })
@@ -227,8 +226,8 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 // A full informer keeps 15 kB for a node. Memory is what agents of large clusters run out of first.
 func TestANodeCostsAtMost500Bytes(t *testing.T) {
 	const n = 2000
-	k, err := newKube(clientConfig(), "me", quiet())
-	must(t, err)
+	k := unheard(t, false)
+	var err error
 	transform := k.nodes.Transformer()
 	slim := make([]any, n)
 	before := heap()
@@ -348,7 +347,7 @@ func TestConfigurationsThatLeadNowhereAreClearErrors(t *testing.T) {
 		filepath.Join(dir, "empty"):  "find API server: read kubeconfig " + dir + "/empty: invalid configuration: no configuration has been provided",
 		filepath.Join(dir, "broken"): "find API server: read kubeconfig " + dir + "/broken: yaml: line 1: ",
 	} {
-		_, err := Kube(kubeconfig, "a", "test", quiet())
+		_, err := Kube(kubeconfig, "a", "test", false, quiet())
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", kubeconfig, err, want)
 		}
@@ -360,7 +359,7 @@ func TestAKubeconfigIsEnough(t *testing.T) {
 	f.put(kubeNode("a", "10.0.0.1", "10.1.0.0/24"))
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	write(t, path, "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: '"+f.URL+"'}}]}")
-	k, err := Kube(path, "a", "test", logTo(t))
+	k, err := Kube(path, "a", "test", false, logTo(t))
 	must(t, err)
 	run(t, k.Run)
 	awaitText(t, k, nodeA)

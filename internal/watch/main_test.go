@@ -53,7 +53,11 @@ func text(s *cluster.Snapshot) string {
 	}
 	var b strings.Builder
 	for _, n := range s.Nodes {
-		fmt.Fprintf(&b, "node %s %v %v\n", n.Name, n.Addresses, n.PodCIDRs)
+		fmt.Fprintf(&b, "node %s %v %v", n.Name, n.Addresses, n.PodCIDRs)
+		if n.Zone != "" || n.Leaving {
+			fmt.Fprintf(&b, " zone=%s leaving=%t", n.Zone, n.Leaving)
+		}
+		b.WriteByte('\n')
 	}
 	for _, p := range s.Pods {
 		fmt.Fprintf(&b, "pod %s/%s uid=%s node=%s host=%t %v %v\n", p.Namespace, p.Name, p.UID, p.Node, p.HostNetwork, p.Addresses, p.Labels)
@@ -61,8 +65,46 @@ func text(s *cluster.Snapshot) string {
 	for _, n := range s.Namespaces {
 		fmt.Fprintf(&b, "namespace %s %v terminating=%t\n", n.Name, n.Labels, n.Terminating)
 	}
+	if len(s.ServiceCIDRs) > 0 {
+		fmt.Fprintf(&b, "service CIDRs %v\n", s.ServiceCIDRs)
+	}
+	b.WriteString(servicesText(s.Services))
 	for _, p := range s.Problems {
 		fmt.Fprintf(&b, "problem %s: %s\n", p.Object, p.Message)
+	}
+	return b.String()
+}
+
+// servicesText writes Services, sorted; of what is seldom set, only what is.
+func servicesText(s *cluster.Services) string {
+	var b strings.Builder
+	for _, name := range s.ChangedSince(nil) {
+		o := s.Get(name)
+		if v := o.Service; v != nil {
+			fmt.Fprintf(&b, "service %s uid=%s %v ports=%v", v.ServiceName, v.UID, v.ClusterIPs, v.Ports)
+			for _, more := range []struct {
+				what string
+				is   any
+				not  bool
+			}{
+				{"created", v.Created, v.Created == 0}, {"external", v.ExternalIPs, len(v.ExternalIPs) == 0},
+				{"lb", v.LoadBalancerIPs, len(v.LoadBalancerIPs) == 0}, {"from", v.SourceRanges, len(v.SourceRanges) == 0},
+				{"internalLocal", true, !v.InternalLocal}, {"externalLocal", true, !v.ExternalLocal},
+				{"affinity", v.Affinity, v.Affinity == 0}, {"health", v.HealthCheckNodePort, v.HealthCheckNodePort == 0},
+			} {
+				if !more.not {
+					fmt.Fprintf(&b, " %s=%v", more.what, more.is)
+				}
+			}
+			b.WriteByte('\n')
+		}
+		for _, l := range o.Slices {
+			fmt.Fprintf(&b, "slice %s of %s v4=%t ports=%v", l.Name, name, l.IPv4, l.Ports)
+			for _, e := range l.Endpoints {
+				fmt.Fprintf(&b, " {%s node=%s %v %v ready=%t serving=%t terminating=%t}", e.Addr, e.Node, e.ForZones, e.ForNodes, e.Ready, e.Serving, e.Terminating)
+			}
+			b.WriteByte('\n')
+		}
 	}
 	return b.String()
 }

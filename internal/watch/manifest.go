@@ -8,19 +8,21 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/util/validation"
-
-	"github.com/polder-net/polder/internal/cluster"
 )
 
 // manifest is one object of a manifest file.
 type manifest struct {
 	id       string // "Node/worker-1", "Pod/default/web"; empty if the object does not say
 	line     int    // of the document it is in
-	value    any    // cluster.Node, cluster.Pod or cluster.Namespace; nil: does not count
+	value    any    // what a reader of objects.go, services.go, slices.go returns; nil: does not count
 	broken   bool   // what it says of itself cannot be read
 	problems []string
 }
@@ -65,9 +67,11 @@ func (p parser) document(all []manifest, d document, inherited metav1.TypeMeta, 
 	}
 	m := manifest{line: d.line}
 	switch h.APIVersion + " " + h.Kind {
-	case "v1 Node", "v1 Pod", "v1 Namespace":
-		p.object(&m, h, d.data)
-	case "v1 Service", "discovery.k8s.io/v1 EndpointSlice", "networking.k8s.io/v1 NetworkPolicy":
+	case "v1 Node", "v1 Namespace", "networking.k8s.io/v1 ServiceCIDR":
+		p.object(&m, h, "", d.data)
+	case "v1 Pod", "v1 Service", "discovery.k8s.io/v1 EndpointSlice":
+		p.object(&m, h, namespaceOf(h), d.data)
+	case "networking.k8s.io/v1 NetworkPolicy":
 		m.id = objectID(h.Kind, namespaceOf(h), h.Metadata.Name)
 		m.problems = append(m.problems, h.Kind+" is not supported yet")
 	case "policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":
@@ -80,9 +84,11 @@ func (p parser) document(all []manifest, d document, inherited metav1.TypeMeta, 
 	return append(all, m)
 }
 
-// isList knows a List as kubectl writes it, and lists as the API server does: NodeList, PodList.
+// isList knows a List as kubectl writes it, and lists as the API server does: NodeList, EndpointSliceList.
 func isList(t metav1.TypeMeta) bool {
-	return t.APIVersion == "v1" && strings.HasSuffix(t.Kind, "List")
+	group, _, ok := strings.Cut(t.APIVersion, "/")
+	known := !ok || group == discoveryv1.GroupName || group == networkingv1.GroupName
+	return known && strings.HasSuffix(t.APIVersion, "v1") && strings.HasSuffix(t.Kind, "List")
 }
 
 func (p parser) list(all []manifest, d document, h header, depth int) []manifest {
@@ -109,14 +115,10 @@ func (p parser) list(all []manifest, d document, h header, depth int) []manifest
 	return all
 }
 
-// object decodes an object that Polder reads.
-func (p parser) object(m *manifest, h header, data []byte) {
-	namespace := ""
-	if h.Kind == "Pod" {
-		namespace = namespaceOf(h)
-	}
+// object decodes an object that Polder reads. The namespace is empty for kinds that are in none.
+func (p parser) object(m *manifest, h header, namespace string, data []byte) {
 	m.id = objectID(h.Kind, namespace, h.Metadata.Name)
-	gvk := corev1.SchemeGroupVersion.WithKind(h.Kind)
+	gvk := schema.FromAPIVersionAndKind(h.APIVersion, h.Kind)
 	obj, _, err := p.strict.Decode(data, &gvk, nil)
 	switch strict, ok := runtime.AsStrictDecodingError(err); {
 	case ok: // the rest of the object is as good as ever
@@ -129,23 +131,59 @@ func (p parser) object(m *manifest, h header, data []byte) {
 		return
 	}
 	var problems []string
-	switch o := obj.(type) {
-	case *corev1.Node:
-		err = validName(o.Name, validation.IsDNS1123Subdomain)
-		m.value, problems = readNode(o)
-	case *corev1.Pod:
-		o.Namespace = namespace
-		err = errors.Join(validName(o.Name, validation.IsDNS1123Subdomain), validName(namespace, validation.IsDNS1123Label))
-		m.value, problems = readPod(o)
-	case *corev1.Namespace:
-		err = validName(o.Name, validation.IsDNS1123Label)
-		m.value = readNamespace(o)
-	}
+	m.value, problems = readObject(obj, namespace)
 	m.problems = append(m.problems, problems...)
-	if err != nil {
+	name := ""
+	if o, err := meta.Accessor(obj); err == nil {
+		name = o.GetName()
+	}
+	if err := validNames(h.Kind, namespace, name); err != nil {
 		m.value = nil
 		m.problems = append(m.problems, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
+}
+
+// readObject returns what Polder reads of an object, nil if the object is none that counts.
+func readObject(obj runtime.Object, namespace string) (any, []string) {
+	switch o := obj.(type) {
+	case *corev1.Node:
+		return readNode(o)
+	case *corev1.Pod:
+		o.Namespace = namespace
+		return readPod(o)
+	case *corev1.Namespace:
+		return readNamespace(o), nil
+	case *corev1.Service:
+		o.Namespace = namespace
+		return orNil(readService(o, nil))
+	case *discoveryv1.EndpointSlice:
+		o.Namespace = namespace
+		return orNil(readSlice(o, nil))
+	case *networkingv1.ServiceCIDR:
+		return readServiceCIDR(o)
+	}
+	return nil, nil
+}
+
+// orNil makes a nil of a type one of none.
+func orNil[T any](value *T, problems []string) (any, []string) {
+	if value == nil {
+		return nil, problems
+	}
+	return value, problems
+}
+
+// validNames checks an object's name and namespace as the API server does.
+func validNames(kind, namespace, name string) error {
+	check := validation.IsDNS1123Subdomain
+	if kind == "Namespace" || kind == "Service" {
+		check = validation.IsDNS1123Label
+	}
+	err := validName(name, check)
+	if namespace != "" {
+		err = errors.Join(err, validName(namespace, validation.IsDNS1123Label))
+	}
+	return err
 }
 
 func validName(name string, check func(string) []string) error {
@@ -174,16 +212,4 @@ func objectID(kind, namespace, name string) string {
 		return kind + "/" + name
 	}
 	return kind + "/" + namespace + "/" + name
-}
-
-// put adds the object to a Snapshot's lists.
-func (m manifest) put(s *cluster.Snapshot) {
-	switch v := m.value.(type) {
-	case cluster.Node:
-		s.Nodes = append(s.Nodes, v)
-	case cluster.Pod:
-		s.Pods = append(s.Pods, v)
-	case cluster.Namespace:
-		s.Namespaces = append(s.Namespaces, v)
-	}
 }

@@ -69,17 +69,11 @@ items:
 			"node b [10.0.0.2] [10.1.1.0/24]\nproblem Node/a: a.yaml:1: read Node: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string\n"},
 
 		{"kinds that are to come", "a.yaml", `
-{apiVersion: v1, kind: Service, metadata: {name: s}}
----
-{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s, namespace: ns}}
----
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: s, namespace: ns}}
 ---
 {apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}}
-`, `problem ClusterNetworkPolicy/c: a.yaml:7: ClusterNetworkPolicy is not supported yet
-problem EndpointSlice/ns/s: a.yaml:3: EndpointSlice is not supported yet
-problem NetworkPolicy/ns/s: a.yaml:5: NetworkPolicy is not supported yet
-problem Service/default/s: a.yaml:1: Service is not supported yet
+`, `problem ClusterNetworkPolicy/c: a.yaml:3: ClusterNetworkPolicy is not supported yet
+problem NetworkPolicy/ns/s: a.yaml:1: NetworkPolicy is not supported yet
 `},
 
 		{"kinds that are nobody's, and none", "a.yaml", "{apiVersion: v2, kind: Node, metadata: {name: a}}\n---\n{apiVersion: apps/v1, kind: Deployment, metadata: {name: d, namespace: ns}}\n---\n{metadata: {name: x}}\n---\n{kind: 5, apiVersion: v1}\n",

@@ -14,13 +14,17 @@ import (
 // readNode keeps of a Node what Polder reads of it. What it cannot honour it leaves out, and says so.
 func readNode(n *corev1.Node) (cluster.Node, []string) {
 	var problems []string
-	node := cluster.Node{Name: n.Name}
+	node := cluster.Node{
+		Name:    n.Name,
+		Zone:    n.Labels[corev1.LabelTopologyZone],
+		Leaving: n.DeletionTimestamp != nil || slices.ContainsFunc(n.Spec.Taints, isLeavingTaint),
+	}
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
 		for _, a := range n.Status.Addresses {
 			if a.Type != kind {
 				continue
 			}
-			addr, err := parseAddress(a.Address)
+			addr, err := parseAddress(a.Address, "a node or a pod")
 			if err != nil {
 				problems = append(problems, fmt.Sprintf("read %s: %v", kind, err))
 			} else if !slices.Contains(node.Addresses, addr) {
@@ -50,6 +54,9 @@ func readNode(n *corev1.Node) (cluster.Node, []string) {
 	return node, problems
 }
 
+// isLeavingTaint knows the taint by which the cluster autoscaler says that it is about to delete the node.
+func isLeavingTaint(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" }
+
 // readPod keeps of a Pod what Polder reads of it. A pod that has ended holds no address: another may have it by now.
 func readPod(p *corev1.Pod) (cluster.Pod, []string) {
 	pod := cluster.Pod{
@@ -69,7 +76,7 @@ func readPod(p *corev1.Pod) (cluster.Pod, []string) {
 	}
 	var problems []string
 	for _, ip := range ips {
-		addr, err := parseAddress(ip.IP)
+		addr, err := parseAddress(ip.IP, "a node or a pod")
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("read pod IP: %v", err))
 		} else if !slices.Contains(pod.Addresses, addr) {
@@ -95,15 +102,15 @@ func nonEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// parseAddress reads an address that a node or a pod can have. It is strict where older parsers are not, since two
+// parseAddress reads an address that whoever it is of can have. It is strict where older parsers are not, since two
 // readers that disagree on "010.0.0.1" (CVE-2021-29923) disagree on who that is.
-func parseAddress(s string) (netip.Addr, error) {
+func parseAddress(s, whose string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("%q is not an IP address", s)
 	}
 	if !usable(a) {
-		return netip.Addr{}, fmt.Errorf("%q is not an address that a node or a pod can have", s)
+		return netip.Addr{}, fmt.Errorf("%q is not an address that %s can have", s, whose)
 	}
 	return a, nil
 }
@@ -128,12 +135,26 @@ func usable(a netip.Addr) bool {
 // sortSnapshot puts the lists into the order that cluster.Snapshot promises.
 func sortSnapshot(s *cluster.Snapshot) {
 	slices.SortFunc(s.Nodes, func(a, b cluster.Node) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(s.Pods, func(a, b cluster.Pod) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(s.Pods, comparePods)
 	slices.SortFunc(s.Namespaces, func(a, b cluster.Namespace) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(s.Problems, func(a, b cluster.Problem) int {
+	s.ServiceCIDRs = sortPrefixes(s.ServiceCIDRs)
+	s.Problems = sortProblems(s.Problems)
+}
+
+func comparePods(a, b cluster.Pod) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// sortPrefixes sorts in place and leaves out what is there twice.
+func sortPrefixes(ps []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(ps, netip.Prefix.Compare)
+	return slices.Compact(ps)
+}
+
+// sortProblems sorts in place and leaves out what is there twice.
+func sortProblems(ps []cluster.Problem) []cluster.Problem {
+	slices.SortFunc(ps, func(a, b cluster.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
 	})
-	s.Problems = slices.Compact(s.Problems)
+	return slices.Compact(ps)
 }

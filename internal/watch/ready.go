@@ -52,7 +52,7 @@ func (k *KubeSource) MarkNetworkReady(ctx context.Context) error {
 
 func (k *KubeSource) getNode(ctx context.Context) (*corev1.Node, error) {
 	node := &corev1.Node{}
-	return node, k.client.Get().Resource("nodes").Name(k.node).Do(ctx).Into(node)
+	return node, k.api.core.Get().Resource("nodes").Name(k.node).Do(ctx).Into(node)
 }
 
 func (k *KubeSource) patchNode(ctx context.Context, patch any, subresource ...string) error {
@@ -60,7 +60,7 @@ func (k *KubeSource) patchNode(ctx context.Context, patch any, subresource ...st
 	if err != nil {
 		return err
 	}
-	return k.client.Patch(types.StrategicMergePatchType).Resource("nodes").Name(k.node).
+	return k.api.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(k.node).
 		SubResource(subresource...).Body(body).Do(ctx).Error()
 }
 

@@ -20,10 +20,13 @@ type store[T any] struct {
 	read    func(obj any) (T, []string)
 	kind    string // of objects, for problems
 	changed func()
+	moved   func(old, now T) // called for each value that changes, with zero values for none; may be nil
 
 	mu     sync.Mutex
-	synced bool // the list has been read once
-	rows   map[string]*row[T]
+	synced bool               // the list has been read once
+	rows   map[string]*row[T] // a row stays as long as its object says the same
+	bad    map[string]*row[T] // those of the rows that have problems
+	fresh  bool               // rows changed since news was last called
 }
 
 // row is what is kept of one object.
@@ -34,21 +37,46 @@ type row[T any] struct {
 }
 
 func newStore[T any](kind string, read func(obj any) (T, []string), changed func()) *store[T] {
-	return &store[T]{kind: kind, read: read, changed: changed, rows: map[string]*row[T]{}}
+	return &store[T]{kind: kind, read: read, changed: changed, rows: map[string]*row[T]{}, bad: map[string]*row[T]{}}
 }
 
-// list returns the rows in no order, and whether they are all that there are.
-func (t *store[T]) list() (values []T, problems []cluster.Problem, synced bool) {
+// isSynced says whether the rows are all that there are.
+func (t *store[T]) isSynced() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	values = make([]T, 0, len(t.rows))
+	return t.synced
+}
+
+// news says whether any row has changed since it was last called.
+func (t *store[T]) news() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fresh := t.fresh
+	t.fresh = false
+	return fresh
+}
+
+// values returns the rows' values in no order.
+func (t *store[T]) values() []T {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	values := make([]T, 0, len(t.rows))
 	for _, r := range t.rows {
 		values = append(values, r.value)
+	}
+	return values
+}
+
+// problems returns the rows' problems in no order.
+func (t *store[T]) problems() (problems []cluster.Problem) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.bad {
 		for _, p := range r.problems {
 			problems = append(problems, cluster.Problem{Object: t.kind + "/" + r.key, Message: p})
 		}
 	}
-	return values, problems, t.synced
+	return problems
 }
 
 // get returns the value of one object.
@@ -59,6 +87,33 @@ func (t *store[T]) get(key string) (value T, ok bool) {
 		return r.value, true
 	}
 	return value, false
+}
+
+// set makes the row of a key another, or takes it away, if now is nil. It says whether that is a change.
+func (t *store[T]) set(key string, now *row[T]) bool {
+	old := t.rows[key]
+	if reflect.DeepEqual(old, now) {
+		return false
+	}
+	var was, is T
+	if old != nil {
+		was = old.value
+		delete(t.bad, key)
+	}
+	if now == nil {
+		delete(t.rows, key)
+	} else {
+		is = now.value
+		t.rows[key] = now
+		if len(now.problems) > 0 {
+			t.bad[key] = now
+		}
+	}
+	t.fresh = true
+	if t.moved != nil {
+		t.moved(was, is)
+	}
+	return true
 }
 
 // Transformer makes the Reflector slim each object as it comes in, so that a list is never in memory as a whole.
@@ -98,14 +153,7 @@ func (t *store[T]) Update(obj any) error {
 	if err != nil {
 		return err
 	}
-	t.mu.Lock()
-	same := reflect.DeepEqual(t.rows[r.key], r)
-	t.rows[r.key] = r
-	t.mu.Unlock()
-	if !same {
-		t.changed()
-	}
-	return nil
+	return t.put(r.key, r)
 }
 
 // Delete takes an object away.
@@ -114,11 +162,14 @@ func (t *store[T]) Delete(obj any) error {
 	if err != nil {
 		return err
 	}
+	return t.put(key, nil)
+}
+
+func (t *store[T]) put(key string, now *row[T]) error {
 	t.mu.Lock()
-	_, ok := t.rows[key]
-	delete(t.rows, key)
+	changed := t.set(key, now)
 	t.mu.Unlock()
-	if ok {
+	if changed {
 		t.changed()
 	}
 	return nil
@@ -135,10 +186,18 @@ func (t *store[T]) Replace(objs []any, _ string) error {
 		rows[r.key] = r
 	}
 	t.mu.Lock()
-	same := t.synced && reflect.DeepEqual(t.rows, rows)
-	t.rows, t.synced = rows, true
+	changed := !t.synced
+	t.synced = true
+	for key := range t.rows {
+		if rows[key] == nil && t.set(key, nil) {
+			changed = true
+		}
+	}
+	for key, r := range rows {
+		changed = t.set(key, r) || changed
+	}
 	t.mu.Unlock()
-	if !same {
+	if changed {
 		t.changed()
 	}
 	return nil

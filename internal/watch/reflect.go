@@ -1,0 +1,98 @@
+package watch
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// watched is one list that is read and watched.
+type watched struct {
+	from           *rest.RESTClient
+	resource       string
+	example        runtime.Object
+	fields, labels string // selectors
+	optional       bool   // API servers of some versions do not know the resource
+	to             cache.ReflectorStore
+}
+
+func (k *KubeSource) watches() []watched {
+	all := []watched{
+		{from: k.api.core, resource: "nodes", example: &corev1.Node{}, to: k.nodes},
+		{from: k.api.core, resource: "pods", example: &corev1.Pod{}, fields: "spec.nodeName=" + k.node, to: k.pods},
+	}
+	if k.services {
+		all = append(all,
+			watched{from: k.api.core, resource: "services", example: &corev1.Service{}, labels: "!" + labelProxyName, to: k.svcs},
+			watched{from: k.api.discovery, resource: "endpointslices", example: &discoveryv1.EndpointSlice{}, labels: "!" + corev1.IsHeadlessService, to: k.slices},
+			watched{from: k.api.networking, resource: "servicecidrs", example: &networkingv1.ServiceCIDR{}, optional: true, to: k.cidrs})
+	}
+	return all
+}
+
+func (w watched) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	o.FieldSelector, o.LabelSelector = w.fields, w.labels
+	return w.from.Get().Resource(w.resource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Get()
+}
+
+func (w watched) watch(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+	o.Watch, o.FieldSelector, o.LabelSelector = true, w.fields, w.labels
+	return w.from.Get().Resource(w.resource).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
+}
+
+// follow keeps a store as the API server's list is, until the context ends.
+func (k *KubeSource) follow(ctx context.Context, w watched) {
+	c := &contact{log: k.log.With("resource", w.resource)}
+	if w.optional && !k.awaitResource(ctx, w, c) {
+		return
+	}
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			obj, err := w.list(ctx, o)
+			c.note(ctx, err)
+			return obj, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			i, err := w.watch(ctx, o)
+			c.note(ctx, err)
+			return i, err
+		},
+	}
+	cache.NewReflectorWithOptions(lw, w.example, w.to, cache.ReflectorOptions{Name: "polder", Backoff: &k.retry}).RunWithContext(ctx)
+}
+
+// awaitResource returns when the API server knows a resource. If it says that it does not, the store is as good as read,
+// empty, and the API server is asked again much later: it may be updated. It returns false if the context ends first.
+func (k *KubeSource) awaitResource(ctx context.Context, w watched, c *contact) bool {
+	for retry, said := k.retry, false; ; {
+		_, err := w.list(ctx, metav1.ListOptions{Limit: 1})
+		pause := retry.Step()
+		if apierrors.IsNotFound(err) {
+			if !said {
+				said = true
+				c.log.Info("API server does not know the resource: going on without it")
+				_ = w.to.Replace(nil, "")
+			}
+			err, pause, retry = nil, k.absent+rand.N(k.absent/4+1), k.retry
+		} else if err == nil {
+			c.note(ctx, nil)
+			return true
+		}
+		c.note(ctx, err)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
+}
