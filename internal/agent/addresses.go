@@ -50,7 +50,7 @@ func (a *Agent) newPool(prefix netip.Prefix) *ipam.Pool {
 		}
 	}
 	for _, p := range a.pods {
-		for _, addr := range p.Addresses {
+		for _, addr := range p.Holds() {
 			pool.Hold(addr)
 		}
 	}
@@ -126,32 +126,54 @@ func (a *Agent) untake(addrs []netip.Addr) {
 // notePods takes over which pods there are. Of one whose link went without a DEL, with its namespace or by a foreign
 // hand, the addresses cool; those of one that was not known are taken.
 func (a *Agent) notePods(pods []cluster.LocalPod) error {
-	there, taken := map[string]bool{}, map[netip.Addr]bool{}
-	for _, p := range pods {
-		there[p.Link] = true
-		for _, addr := range p.Addresses {
-			taken[addr] = true
-			if pool := a.pools[addr.Is4()]; pool != nil && a.pods[p.Link].Link == "" {
+	before := a.pods
+	a.setPods(pods)
+	for link, p := range a.pods {
+		if _, ok := before[link]; ok {
+			continue
+		}
+		for _, addr := range p.Holds() {
+			if pool := a.pools[addr.Is4()]; pool != nil {
 				pool.Hold(addr)
 			}
 		}
 	}
-	for link, p := range a.pods {
-		if there[link] {
+	for link, p := range before {
+		if _, ok := a.pods[link]; ok {
 			continue
 		}
 		a.log.Info("pod's link went without a DEL", "link", link, "container", p.ContainerID, "ns", p.Namespace, "pod", p.Name)
-		for _, addr := range p.Addresses {
-			if taken[addr] {
-				continue
-			}
-			if err := a.cool(addr); err != nil {
-				return err
-			}
+		if err := a.coolAll(p); err != nil {
+			a.pods = before // the next sync finds it missing again
+			return err
 		}
 	}
-	a.setPods(pods)
 	return nil
+}
+
+// coolAll frees the addresses of a pod that goes, but for those that another has: they can be of two where one's
+// record is damaged.
+func (a *Agent) coolAll(p cluster.LocalPod) error {
+	for _, addr := range p.Holds() {
+		if a.heldBesides(p.Link, addr) {
+			continue
+		}
+		if err := a.cool(addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldBesides says whether anybody but a link's pod has an address.
+func (a *Agent) heldBesides(link string, addr netip.Addr) bool {
+	for _, p := range a.pods {
+		if p.Link != link && slices.Contains(p.Holds(), addr) {
+			return true
+		}
+	}
+	r, ok := a.reserved[addr]
+	return ok && r.Freed == 0
 }
 
 // cool frees an address that was used: in the pinned map first, since that is what survives.

@@ -128,7 +128,7 @@ func (a *Agent) addressesFor(req api.Request) ([]netip.Addr, *api.Error) {
 // owner says which container has an address, on a link of ours or by our IPAM plugin.
 func (a *Agent) owner(addr netip.Addr) (containerID string, ok bool) {
 	for _, p := range a.pods {
-		if slices.Contains(p.Addresses, addr) {
+		if slices.Contains(p.Holds(), addr) {
 			return p.ContainerID, true
 		}
 	}
@@ -225,10 +225,8 @@ func (a *Agent) del(at api.Attachment) api.Response {
 		}
 		return api.Response{}
 	}
-	for _, addr := range p.Addresses {
-		if err := a.cool(addr); err != nil {
-			return refuse(api.CodeIO, err.Error())
-		}
+	if err := a.coolAll(p); err != nil {
+		return refuse(api.CodeIO, err.Error())
 	}
 	if err := a.disconnect(p); err != nil {
 		return refuse(api.CodeIO, err.Error())

@@ -37,13 +37,14 @@ func (a *Agent) sync() {
 		a.conclude(fmt.Errorf("there is no Node %s in the cluster: what is here stays as it is", a.cfg.Node))
 		return
 	}
-	local, err := a.readLocal()
+	local, mended, err := a.readLocal()
 	if err != nil {
 		a.conclude(err)
 		return
 	}
 	a.self = self
 	want, changes, err := a.write(local)
+	changes = append(mended, changes...)
 	a.noteRepairs(want, changes)
 	a.want, a.synced, a.syncedAt = want, true, started
 	if err == nil {
@@ -95,14 +96,17 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 	return want, slices.Concat(changes, programs, mtus), errors.Join(errs...)
 }
 
-// readLocal lists what the kernel has.
-func (a *Agent) readLocal() (cluster.Local, error) {
-	pods, _, err := a.kernel.Pods()
-	if err != nil {
-		return cluster.Local{}, fmt.Errorf("list pods: %w", err)
+// readLocal lists what the kernel has, and mends the records that it can.
+func (a *Agent) readLocal() (local cluster.Local, mended []change, err error) {
+	local = cluster.Local{Node: a.cfg.Node}
+	if local.Pods, _, err = a.kernel.Pods(); err != nil {
+		return local, nil, fmt.Errorf("list pods: %w", err)
 	}
-	if err := a.notePods(pods); err != nil {
-		return cluster.Local{}, err
+	if mended, err = a.mendRecords(local.Pods); err != nil {
+		return local, nil, err
+	}
+	if err := a.notePods(local.Pods); err != nil {
+		return local, nil, err
 	}
 	var own, peers []netip.Addr
 	for _, n := range a.snapshot.Nodes {
@@ -112,17 +116,36 @@ func (a *Agent) readLocal() (cluster.Local, error) {
 			peers = append(peers, n.Addresses...)
 		}
 	}
-	local := cluster.Local{Node: a.cfg.Node, Pods: pods}
 	if local.Uplinks, err = a.kernel.Uplinks(own, peers); err != nil {
-		return local, fmt.Errorf("list uplinks: %w", err)
+		return local, nil, fmt.Errorf("list uplinks: %w", err)
 	}
 	if local.Paths, err = a.kernel.Paths(peers); err != nil {
-		return local, fmt.Errorf("list paths to nodes: %w", err)
+		return local, nil, fmt.Errorf("list paths to nodes: %w", err)
 	}
 	if local.Tunnel, err = a.kernel.Tunnel(); err != nil {
-		return local, fmt.Errorf("find tunnel device: %w", err)
+		return local, nil, fmt.Errorf("find tunnel device: %w", err)
 	}
-	return local, nil
+	return local, mended, nil
+}
+
+// mendRecords writes anew the records that somebody overwrote since this agent read them. An agent that never did can
+// only say so.
+func (a *Agent) mendRecords(pods []cluster.LocalPod) (changes []change, err error) {
+	for i, p := range pods {
+		known, ok := a.pods[p.Link]
+		if !p.Damaged || !ok || known.Damaged || known.Index != p.Index {
+			continue
+		}
+		known.Up, known.MTU, known.HostMAC, known.PodMAC = p.Up, p.MTU, p.HostMAC, p.PodMAC
+		if err := a.kernel.WriteRecord(known); errors.Is(err, netdev.ErrNotFound) {
+			continue // it went meanwhile
+		} else if err != nil {
+			return nil, err
+		}
+		pods[i] = known
+		changes = append(changes, change{"records", p.Link, "replace"})
+	}
+	return changes, nil
 }
 
 func (a *Agent) syncMTU(mtu int) (changes []change, err error) {

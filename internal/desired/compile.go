@@ -50,9 +50,8 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		t.Endpoints[a] = route.Endpoint{}
 	}
 	for _, p := range local.Pods {
+		problems = append(problems, podProblems(p)...)
 		if !p.Up { // the kernel takes no route to it, and nothing would come through
-			problems = append(problems, cluster.Problem{Object: "Pod/" + p.Namespace + "/" + p.Name, Message: fmt.Sprintf(
-				"its link %s is down: its ADD was cut off, or somebody set it down; the runtime's DEL removes it, 'ip link set %[1]s up' mends it", p.Link)})
 			continue
 		}
 		rows := route.CompilePod(self, p)
@@ -61,6 +60,20 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		maps.Copy(t.Neighbours, rows.Neighbours)
 	}
 	return t, append(problems, peers.Problems...)
+}
+
+func podProblems(p cluster.LocalPod) (problems []cluster.Problem) {
+	object := "Pod/" + p.Namespace + "/" + p.Name
+	if p.Damaged {
+		object = "Link/" + p.Link
+		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
+			"somebody overwrote its record (ifalias): whose it is, is not known; it keeps %v, as the kernel says; deleting the pod removes it", p.Addresses)})
+	}
+	if !p.Up {
+		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
+			"its link %s is down: its ADD was cut off, or somebody set it down; the runtime's DEL removes it, 'ip link set %[1]s up' mends it", p.Link)})
+	}
+	return problems
 }
 
 func find(nodes []cluster.Node, name string) (cluster.Node, bool) {
