@@ -256,7 +256,7 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 		}
 	}
 	hook := desired.Hook{Link: p.Link, Program: desired.FromPod}
-	if a.attachedBy(hook, p.Index) == "missing" {
+	if a.attachedBy(map[desired.Hook]int{hook: p.Index})[hook] == "missing" {
 		return refuse(api.CodeNotAsExpected, fmt.Sprintf("program %s is not attached to %s", hook.Program, p.Link))
 	}
 	return api.Response{}
