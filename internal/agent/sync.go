@@ -32,8 +32,7 @@ func (a *Agent) sync() {
 	}
 	started := time.Now()
 	a.snapshot = snap
-	self, ok := desired.Self(snap, a.cfg.Node)
-	if !ok {
+	if !slices.ContainsFunc(snap.Nodes, func(n cluster.Node) bool { return n.Name == a.cfg.Node }) {
 		a.conclude(fmt.Errorf("there is no Node %s in the cluster: what is here stays as it is", a.cfg.Node))
 		return
 	}
@@ -42,7 +41,6 @@ func (a *Agent) sync() {
 		a.conclude(err)
 		return
 	}
-	a.self = self
 	want, changes, err := a.write(local)
 	changes = append(mended, changes...)
 	a.noteRepairs(want, changes)
@@ -76,6 +74,7 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 		}
 		want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	}
+	a.self = want.Self
 	errs = append(errs, a.syncPools())
 
 	maps, err := a.datapath.SyncMaps(want)

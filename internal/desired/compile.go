@@ -19,19 +19,15 @@ type Options struct {
 // Compile says which tables this node should have, and what of its input it cannot honour.
 func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables, []cluster.Problem) {
 	problems := slices.Clone(snap.Problems)
-	nodes, refused := AcceptedNodes(snap.Nodes)
+	nodes, refused := acceptedNodes(snap.Nodes)
 	problems = append(problems, refused...)
-	self, ok := find(nodes, local.Node)
-	if !ok {
-		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node,
-			Message: "there is no such Node: check --node, or wait for the kubelet to register it"})
-	} else if len(self.PodCIDRs) == 0 {
-		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node,
-			Message: "it has no usable spec.podCIDRs: no pod can get an address (kube-controller-manager assigns them with --allocate-node-cidrs)"})
+	self, why := find(nodes, local.Node)
+	if why != "" {
+		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node, Message: why})
 	}
-
 	peers := route.CompilePeers(opts.Routing, self, nodes, local)
 	t := Tables{
+		Self:       self,
 		Endpoints:  map[netip.Addr]route.Endpoint{},
 		Remotes:    peers.Remotes,
 		Hooks:      hooks(local, peers.Tunnel != nil),
@@ -76,13 +72,16 @@ func podProblems(p cluster.LocalPod) (problems []cluster.Problem) {
 	return problems
 }
 
-func find(nodes []cluster.Node, name string) (cluster.Node, bool) {
-	for _, n := range nodes {
-		if n.Name == name {
-			return n, true
-		}
+// find returns a node by its name, and why no pod can get an address on it.
+func find(nodes []cluster.Node, name string) (self cluster.Node, why string) {
+	i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.Name == name })
+	switch {
+	case i < 0:
+		return cluster.Node{Name: name}, "there is no such Node: check --node, or wait for the kubelet to register it"
+	case len(nodes[i].PodCIDRs) == 0:
+		why = "it has no usable spec.podCIDRs: no pod can get an address (kube-controller-manager assigns them with --allocate-node-cidrs)"
 	}
-	return cluster.Node{Name: name}, false
+	return nodes[i], why
 }
 
 func hooks(local cluster.Local, tunnel bool) map[Hook]int {
