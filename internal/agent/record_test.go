@@ -100,3 +100,25 @@ func TestARunningAgentWritesADamagedRecordAnew(t *testing.T) {
 	n.del("a")
 	n.empty(13)
 }
+
+// Pods that came before the upgrade keep everything they have (records had no checksum then).
+func TestPodsWithRecordsOfTheVersionBeforeAreKept(t *testing.T) {
+	n := newNode(t, oneNode("10.0.1.0/28", "fd00:1::/64"))
+	pod := testnet.New(t)
+	own := n.add("a", pod.File())
+	link, err := netlink.LinkByName(own.Host.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	if err := netlink.LinkSetAlias(link, "polder1 polder a eth0 10.0.1.2,fd00:1::2 default/a"); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	n.must(api.Request{Verb: api.Check, Attachment: at("a"), Addresses: own.Addresses}, pod.File())
+	if r := n.report(); len(r.Pods) != 1 || r.Pods[0].ContainerID != "a" || r.Pods[0].Name != "a" || r.Addresses[0].Used != 1 {
+		t.Errorf("%+v", r)
+	}
+	n.del("a")
+	n.empty(13)
+}

@@ -36,13 +36,12 @@ func (a *Agent) sync() {
 		a.conclude(fmt.Errorf("there is no Node %s in the cluster: what is here stays as it is", a.cfg.Node))
 		return
 	}
-	local, mended, err := a.readLocal()
+	local, forgotten, err := a.readLocal()
 	if err != nil {
 		a.conclude(err)
 		return
 	}
-	want, changes, err := a.write(local)
-	changes = append(mended, changes...)
+	want, changes, err := a.write(local, forgotten)
 	a.noteRepairs(want, changes)
 	a.want, a.synced, a.syncedAt = want, true, started
 	if err == nil {
@@ -61,8 +60,9 @@ func (a *Agent) conclude(err error) {
 	a.publish()
 }
 
-// write brings the kernel to what Compile says. Maps are complete before programs that read them are attached.
-func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []change, err error) {
+// write brings the kernel to what Compile says, and writes anew the records that the kernel forgot. Maps are complete
+// before programs that read them are attached.
+func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want desired.Tables, changes []change, err error) {
 	want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	var errs []error
 	tunnel, err := a.kernel.SyncTunnel(want.Tunnel)
@@ -85,6 +85,8 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 	errs = append(errs, err)
 	mtus, err := a.syncMTU(want.PodMTU)
 	errs = append(errs, err)
+	records, err := a.writeRecords(forgotten)
+	errs = append(errs, err)
 
 	for _, c := range maps {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
@@ -92,18 +94,16 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 	for _, c := range slices.Concat(tunnel, kernel) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
-	return want, slices.Concat(changes, programs, mtus), errors.Join(errs...)
+	return want, slices.Concat(changes, programs, mtus, records), errors.Join(errs...)
 }
 
-// readLocal lists what the kernel has, and mends the records that it can.
-func (a *Agent) readLocal() (local cluster.Local, mended []change, err error) {
+// readLocal lists what the kernel has, and the pods whose records it has no more.
+func (a *Agent) readLocal() (local cluster.Local, forgotten []cluster.LocalPod, err error) {
 	local = cluster.Local{Node: a.cfg.Node}
 	if local.Pods, _, err = a.kernel.Pods(); err != nil {
 		return local, nil, fmt.Errorf("list pods: %w", err)
 	}
-	if mended, err = a.mendRecords(local.Pods); err != nil {
-		return local, nil, err
-	}
+	forgotten = a.recall(local.Pods)
 	if err := a.notePods(local.Pods); err != nil {
 		return local, nil, err
 	}
@@ -124,27 +124,34 @@ func (a *Agent) readLocal() (local cluster.Local, mended []change, err error) {
 	if local.Tunnel, err = a.kernel.Tunnel(); err != nil {
 		return local, nil, fmt.Errorf("find tunnel device: %w", err)
 	}
-	return local, mended, nil
+	return local, forgotten, nil
 }
 
-// mendRecords writes anew the records that somebody overwrote since this agent read them. An agent that never did can
-// only say so.
-func (a *Agent) mendRecords(pods []cluster.LocalPod) (changes []change, err error) {
+// recall fills in the pods whose records somebody damaged since this agent read them, and returns them. An agent that
+// never read them can only say so.
+func (a *Agent) recall(pods []cluster.LocalPod) (forgotten []cluster.LocalPod) {
 	for i, p := range pods {
 		known, ok := a.pods[p.Link]
 		if !p.Damaged || !ok || known.Damaged || known.Index != p.Index {
 			continue
 		}
 		known.Up, known.MTU, known.HostMAC, known.PodMAC = p.Up, p.MTU, p.HostMAC, p.PodMAC
-		if err := a.kernel.WriteRecord(known); errors.Is(err, netdev.ErrNotFound) {
-			continue // it went meanwhile
-		} else if err != nil {
-			return nil, err
-		}
 		pods[i] = known
-		changes = append(changes, change{"records", p.Link, "replace"})
+		forgotten = append(forgotten, known)
 	}
-	return changes, nil
+	return forgotten
+}
+
+func (a *Agent) writeRecords(pods []cluster.LocalPod) (changes []change, err error) {
+	var errs []error
+	for _, p := range pods {
+		if err := a.kernel.WriteRecord(p); err == nil {
+			changes = append(changes, change{"records", p.Link, "replace"})
+		} else if !errors.Is(err, netdev.ErrNotFound) { // it went meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return changes, errors.Join(errs...)
 }
 
 func (a *Agent) syncMTU(mtu int) (changes []change, err error) {
