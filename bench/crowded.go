@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -46,26 +47,30 @@ func (b *bench) crowded(ctx context.Context) (err error) {
 		}
 		theirs = append(theirs, r.containers)
 	}
+	return b.compareCrowds(ctx, slices.Concat(ours, theirs))
+}
+
+// compareCrowds times ADD in turn: ours with few and with many addresses taken, and the bridge plugin's.
+func (b *bench) compareCrowds(ctx context.Context, variants []containers) error {
 	rounds := 30
 	if b.quick {
 		rounds = 10
 	}
-	adds := make([][]float64, 4)
+	adds := make([][]float64, len(variants))
 	for round := range rounds {
-		for i := range 4 {
-			k := order(round, i, 4)
-			add, _, err := addAndDelete(ctx, append(append([]containers{}, ours...), theirs...)[k])
+		for i := range variants {
+			k := order(round, i, len(variants))
+			add, _, err := addAndDelete(ctx, variants[k])
 			if err != nil {
 				return err
 			}
 			adds[k] = append(adds[k], ms(add))
 		}
 	}
+	for k, name := range []string{"Polder, few", "Polder, many", "bridge, few", "bridge, many"} {
+		b.keep("C3 ADD ms", name, adds[k])
+	}
 	what := fmt.Sprintf("ADD with %d addresses taken / with %d", many, few)
-	b.keep("C3 ADD ms", "Polder, few", adds[0])
-	b.keep("C3 ADD ms", "Polder, many", adds[1])
-	b.keep("C3 ADD ms", "bridge, few", adds[2])
-	b.keep("C3 ADD ms", "bridge, many", adds[3])
 	b.add(atMost(ratioRow("C3", what, adds[1], adds[0], quantiles(adds[1])+" / "+quantiles(adds[0])), 1.05),
 		ratioRow("C3", what+": bridge + host-local", adds[3], adds[2], quantiles(adds[3])+" / "+quantiles(adds[2])))
 	return nil

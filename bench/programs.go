@@ -30,15 +30,7 @@ func (b *bench) programCosts(ctx context.Context, w *worlds) error {
 	}
 	b.add(report.Row{ID: "P8", What: "counting itself, in every figure of the kernel's below", Unit: report.Nanoseconds,
 		Value: report.Single(clock.PerRun())})
-	for _, c := range []struct {
-		what    string
-		network *network
-		kind    load.Kind
-		flows   int
-		to      string
-		ipv6    bool
-		bar     float64
-	}{
+	for _, c := range []costLoad{
 		{"RR, same node, IPv4", flat, load.RR, 1, "near", false, 150},
 		{"RR, same node, IPv6", flat, load.RR, 1, "near", true, 200},
 		{"RR, across nodes, IPv4", flat, load.RR, 1, "far", false, 150},
@@ -57,6 +49,17 @@ func (b *bench) programCosts(ctx context.Context, w *worlds) error {
 		}
 	}
 	return b.runPrograms(flat)
+}
+
+// costLoad is a load under which the programs' costs are counted. The bar is in ns a run, 0 for none.
+type costLoad struct {
+	what    string
+	network *network
+	kind    load.Kind
+	flows   int
+	to      string
+	ipv6    bool
+	bar     float64
 }
 
 // podPair is a load from the lab's client pod to another, in one family.
@@ -92,21 +95,14 @@ func (b *bench) countCosts(ctx context.Context, n *network, what string, spec lo
 	}
 	defer counting.Close()
 	samples := map[desired.Program][]float64{}
+	spec.Time = max(b.slice/2, time.Second/2)
 	for range b.rounds {
-		before, err := live.Costs()
+		costs, err := costsDuring(ctx, live, spec)
 		if err != nil {
 			return err
 		}
-		spec.Time = max(b.slice/2, time.Second/2)
-		if _, err := load.Run(ctx, spec); err != nil {
-			return err
-		}
-		after, err := live.Costs()
-		if err != nil {
-			return err
-		}
-		for p, c := range after {
-			if d := c.Since(before[p]); d.Runs > 200 {
+		for p, d := range costs {
+			if d.Runs > 200 {
 				samples[p] = append(samples[p], d.PerRun())
 			}
 		}
@@ -123,6 +119,22 @@ func (b *bench) countCosts(ctx context.Context, n *network, what string, spec lo
 		b.add(row)
 	}
 	return nil
+}
+
+// costsDuring is what the programs cost while a load runs.
+func costsDuring(ctx context.Context, live *datapath.Live, spec load.Spec) (map[desired.Program]datapath.Cost, error) {
+	before, err := live.Costs()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := load.Run(ctx, spec); err != nil {
+		return nil, err
+	}
+	after, err := live.Costs()
+	for p, c := range after {
+		after[p] = c.Since(before[p])
+	}
+	return after, err
 }
 
 // openLive opens a node's datapath by the root folder of its first process: its bpf file system is its own.

@@ -61,7 +61,7 @@ func (n *runtimeNode) tamperings() map[string]tampering {
 		"the pod forgets its gateway's MAC":  {do: inPod(removeNeighbours), names: "neighbour"},
 		"the pod's end is renamed":           {do: inPod(renameLink), names: "eth0"},
 		"the node's end has another MAC":     {do: onNode(func(l netlink.Link, _ *types100.Result) error { return netlink.LinkSetHardwareAddr(l, mac) }), names: "MAC"},
-		"the record is overwritten":          {do: onNode(func(l netlink.Link, _ *types100.Result) error { return netlink.LinkSetAlias(l, "mine") }), names: "mine"},
+		"the record is overwritten":          {do: onNode(func(l netlink.Link, _ *types100.Result) error { return netlink.LinkSetAlias(l, "mine") }), names: "mine", repaired: true},
 		"the node's end is down":             {do: onNode(func(l netlink.Link, _ *types100.Result) error { return netlink.LinkSetDown(l) }), names: "down"},
 		"the node's neighbour is removed":    {do: onNode(func(l netlink.Link, _ *types100.Result) error { return removeNeighbours(l) }), names: "neighbour", repaired: true},
 		"the node's route is removed":        {do: onNode(removeRoutes), names: "route", repaired: true},

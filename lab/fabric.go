@@ -23,7 +23,7 @@ import (
 // between leaves nothing.
 func newNetns() (*os.File, error) {
 	var file *os.File
-	err := onThread(func() error {
+	err := OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
@@ -36,7 +36,7 @@ func newNetns() (*os.File, error) {
 
 // inNetns runs f on a thread of its own in a network namespace.
 func inNetns(file *os.File, f func() error) error {
-	return onThread(func() error {
+	return OnThread(func() error {
 		defer runtime.KeepAlive(file)
 		if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)

@@ -34,7 +34,7 @@ func (p Place) in(namespaces int, f func() error) error {
 		return fmt.Errorf("enter %s: %w", p.Name, err)
 	}
 	defer holder.Close()
-	return onThread(func() error {
+	return OnThread(func() error {
 		if err := join(int(holder.Fd()), namespaces); err != nil {
 			return fmt.Errorf("enter %s: %w", p.Name, err)
 		}
@@ -42,15 +42,15 @@ func (p Place) in(namespaces int, f func() error) error {
 	})
 }
 
-// onThread runs f on a thread that ends with it, so that no other goroutine ever sees the namespaces it was in. The
+// OnThread runs f on a thread that ends with it, so that no other goroutine ever sees the namespaces it was in. The
 // program's first thread never ends, and would hold them: while it could be chosen, it is kept waiting.
-func onThread(f func() error) error {
+func OnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if unix.Gettid() == unix.Getpid() {
 			defer runtime.UnlockOSThread()
-			done <- onThread(f)
+			done <- OnThread(f)
 			return
 		}
 		done <- f()

@@ -24,6 +24,7 @@ func serveUDP(j job) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	defer s.close()
 	if err := s.set(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20); err != nil {
 		return reply{}, err
 	}
@@ -31,6 +32,11 @@ func serveUDP(j job) (reply, error) {
 		return reply{}, fmt.Errorf("bind %s: %w", j.server, err)
 	}
 	announce()
+	return s.countDatagrams()
+}
+
+// countDatagrams begins with the first that comes.
+func (s socket) countDatagrams() (reply, error) {
 	b := make([]byte, 64)
 	if _, err := s.receive(b); err != nil {
 		return reply{}, err

@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/polder-net/polder/lab"
 )
 
 // End is where a load runs: a network namespace, and its address there.
@@ -20,7 +22,7 @@ type End struct {
 // NewNetns makes a network namespace with loopback up. It lives as long as the file is open, or a process in it.
 func NewNetns() (*os.File, error) {
 	var file *os.File
-	err := onThread(func() error {
+	err := lab.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
@@ -35,27 +37,11 @@ func NewNetns() (*os.File, error) {
 
 // In runs f on a thread of its own in a network namespace. Processes that f starts begin in it.
 func In(netns *os.File, f func() error) error {
-	return onThread(func() error {
+	return lab.OnThread(func() error {
 		defer runtime.KeepAlive(netns)
 		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
 		return f()
 	})
-}
-
-// onThread runs f on a thread that ends with it, so that no other goroutine ever sees what f made of it. The
-// program's first thread never ends: while it could be chosen, it is kept waiting.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if unix.Gettid() == unix.Getpid() {
-			defer runtime.UnlockOSThread()
-			done <- onThread(f)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }

@@ -143,7 +143,7 @@ func TestStatusSaysWhetherAddWouldSucceed(t *testing.T) {
 	r.mustFail("polder-cni", "STATUS", conf("1.1.0", `"mtu":1400`), only, api.CodeNotAvailable)
 	for refused, code := range map[uint]uint{
 		api.CodeNotAvailable: api.CodeNotAvailable, api.CodeLimited: api.CodeLimited,
-		api.CodeExhausted: api.CodeNotAvailable, api.CodeTryAgain: api.CodeNotAvailable,
+		api.CodeTryAgain: api.CodeNotAvailable,
 	} {
 		r.agent.change(func() { r.agent.refuse[api.Status] = api.Error{Code: refused, Msg: "10.0.0.0/30 is full"} })
 		if f := r.mustFail("polder-cni", "STATUS", c, only, code); f.Msg != "10.0.0.0/30 is full" {

@@ -22,24 +22,12 @@ func parseResult(what string, raw []byte, protocol string) (*types100.Result, er
 	if err != nil {
 		return nil, err
 	}
-	own := protocol
-	if err := decode(what+".cniVersion", fields["cniVersion"], &own); err != nil {
+	own, err := resultVersion(what, fields["cniVersion"], protocol)
+	if err != nil {
 		return nil, err
 	}
-	if own == "" {
-		own = protocol
-	}
-	if !slices.Contains(supported(), own) {
-		return nil, fail(api.CodeIncompatible, "%s has cniVersion %s, which is not supported", what, quote(own))
-	}
-	for _, list := range []string{"interfaces", "ips", "routes"} { // the library's converters trip over a null in one
-		var entries []json.RawMessage
-		if err := decode(what+"."+list, fields[list], &entries); err != nil {
-			return nil, err
-		}
-		if slices.ContainsFunc(entries, null) {
-			return nil, fail(api.CodeDecode, "decode %s.%s: an entry is null", what, list)
-		}
+	if err := refuseNulls(what, fields); err != nil {
+		return nil, err
 	}
 	fields["cniVersion"], _ = json.Marshal(own)
 	whole, err := json.Marshal(fields)
@@ -58,6 +46,34 @@ func parseResult(what string, raw []byte, protocol string) (*types100.Result, er
 		return nil, fail(api.CodeDecode, "decode %s: %v", what, err)
 	}
 	return newest, nil
+}
+
+func resultVersion(what string, field json.RawMessage, protocol string) (string, error) {
+	own := protocol
+	if err := decode(what+".cniVersion", field, &own); err != nil {
+		return "", err
+	}
+	if own == "" {
+		own = protocol
+	}
+	if !slices.Contains(supported(), own) {
+		return "", fail(api.CodeIncompatible, "%s has cniVersion %s, which is not supported", what, quote(own))
+	}
+	return own, nil
+}
+
+// refuseNulls finds what the library's converters trip over.
+func refuseNulls(what string, fields map[string]json.RawMessage) error {
+	for _, list := range []string{"interfaces", "ips", "routes"} {
+		var entries []json.RawMessage
+		if err := decode(what+"."+list, fields[list], &entries); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(entries, null) {
+			return fail(api.CodeDecode, "decode %s.%s: an entry is null", what, list)
+		}
+	}
+	return nil
 }
 
 // complete finds what the library lets pass, and would print as "<nil>".

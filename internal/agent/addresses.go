@@ -50,7 +50,7 @@ func (a *Agent) newPool(prefix netip.Prefix) *ipam.Pool {
 		}
 	}
 	for _, p := range a.pods {
-		for _, addr := range p.Addresses {
+		for _, addr := range p.Holds() {
 			pool.Hold(addr)
 		}
 	}
@@ -126,32 +126,59 @@ func (a *Agent) untake(addrs []netip.Addr) {
 // notePods takes over which pods there are. Of one whose link went without a DEL, with its namespace or by a foreign
 // hand, the addresses cool; those of one that was not known are taken.
 func (a *Agent) notePods(pods []cluster.LocalPod) error {
-	there, taken := map[string]bool{}, map[netip.Addr]bool{}
-	for _, p := range pods {
-		there[p.Link] = true
-		for _, addr := range p.Addresses {
-			taken[addr] = true
-			if pool := a.pools[addr.Is4()]; pool != nil && a.pods[p.Link].Link == "" {
-				pool.Hold(addr)
-			}
-		}
-	}
+	before := a.pods
+	a.setPods(pods)
 	for link, p := range a.pods {
-		if there[link] {
+		if _, ok := before[link]; ok {
+			continue
+		}
+		a.hold(p)
+	}
+	for link, p := range before {
+		if _, ok := a.pods[link]; ok {
 			continue
 		}
 		a.log.Info("pod's link went without a DEL", "link", link, "container", p.ContainerID, "ns", p.Namespace, "pod", p.Name)
-		for _, addr := range p.Addresses {
-			if taken[addr] {
-				continue
-			}
-			if err := a.cool(addr); err != nil {
-				return err
-			}
+		if err := a.coolAll(p); err != nil {
+			a.pods = before // the next sync finds it missing again
+			return err
 		}
 	}
-	a.setPods(pods)
 	return nil
+}
+
+// hold keeps a pod's addresses from others.
+func (a *Agent) hold(p cluster.LocalPod) {
+	for _, addr := range p.Holds() {
+		if pool := a.pools[addr.Is4()]; pool != nil {
+			pool.Hold(addr)
+		}
+	}
+}
+
+// coolAll frees the addresses of a pod that goes, but for those that another has: they can be of two where one's
+// record is damaged.
+func (a *Agent) coolAll(p cluster.LocalPod) error {
+	for _, addr := range p.Holds() {
+		if a.heldBesides(p.Link, addr) {
+			continue
+		}
+		if err := a.cool(addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldBesides says whether anybody but a link's pod has an address.
+func (a *Agent) heldBesides(link string, addr netip.Addr) bool {
+	for _, p := range a.pods {
+		if p.Link != link && slices.Contains(p.Holds(), addr) {
+			return true
+		}
+	}
+	r, ok := a.reserved[addr]
+	return ok && r.Freed == 0
 }
 
 // cool frees an address that was used: in the pinned map first, since that is what survives.
@@ -187,91 +214,4 @@ func (a *Agent) claim(addrs []netip.Addr) error {
 		delete(a.reserved, addr)
 	}
 	return nil
-}
-
-// reserve is ADD of the IPAM plugin. Asked again, it answers the same; a family that is missing, since an agent was
-// killed between the two or the node has got it meanwhile, is added.
-func (a *Agent) reserve(req api.Request) api.Response {
-	taken, refusal := a.take(a.reservedFor(req.Attachment)...)
-	if refusal != nil {
-		return api.Response{Error: refusal}
-	}
-	for i, addr := range taken {
-		r := datapath.Reservation{Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname}
-		if err := a.datapath.PutReservation(addr, r); err != nil {
-			a.untake(taken[i:])
-			a.release(req.Attachment)
-			return refuse(api.CodeIO, err.Error())
-		}
-		a.reserved[addr] = r
-	}
-	var resp api.Response
-	for _, addr := range a.reservedFor(req.Attachment) {
-		pool := a.pools[addr.Is4()]
-		if pool == nil || !pool.Prefix().Contains(addr) {
-			continue // the node's pod CIDR has changed
-		}
-		resp.Addresses = append(resp.Addresses, api.Address{
-			Prefix: netip.PrefixFrom(addr, pool.Prefix().Bits()), Gateway: pool.Gateway()})
-	}
-	return resp
-}
-
-// release is DEL of the IPAM plugin: fine when there is nothing to release.
-func (a *Agent) release(at api.Attachment) api.Response {
-	for _, addr := range a.reservedFor(at) {
-		if err := a.free(addr); err != nil {
-			return refuse(api.CodeIO, err.Error())
-		}
-	}
-	return api.Response{}
-}
-
-// free cools an address that was held by a reservation, or just forgets one that is no longer ours to give.
-func (a *Agent) free(addr netip.Addr) error {
-	if pool := a.pools[addr.Is4()]; pool == nil || pool.Prefix().Contains(addr) {
-		return a.cool(addr)
-	}
-	if err := a.datapath.DeleteReservation(addr); err != nil {
-		return err
-	}
-	delete(a.reserved, addr)
-	return nil
-}
-
-// checkReserved is CHECK of the IPAM plugin.
-func (a *Agent) checkReserved(req api.Request) api.Response {
-	addrs := a.reservedFor(req.Attachment)
-	if len(addrs) == 0 {
-		return refuse(api.CodeNotAsExpected, "no address is reserved for this attachment")
-	}
-	for _, addr := range addrs {
-		if !hasAddress(req.Addresses, addr) {
-			return refuse(api.CodeNotAsExpected, fmt.Sprintf("%s is reserved, but the result does not say so", addr))
-		}
-	}
-	return api.Response{}
-}
-
-// reservedFor returns the addresses held for an attachment, IPv4 first.
-func (a *Agent) reservedFor(at api.Attachment) []netip.Addr {
-	var addrs []netip.Addr
-	for addr, r := range a.reserved {
-		if r.Freed == 0 && r.Network == at.Network && r.ContainerID == at.ContainerID && r.Ifname == at.Ifname {
-			addrs = append(addrs, addr)
-		}
-	}
-	if len(addrs) == 2 && addrs[1].Less(addrs[0]) {
-		addrs[0], addrs[1] = addrs[1], addrs[0]
-	}
-	return addrs
-}
-
-func hasAddress(addrs []api.Address, addr netip.Addr) bool {
-	for _, a := range addrs {
-		if a.Prefix.Addr() == addr {
-			return true
-		}
-	}
-	return false
 }

@@ -195,8 +195,12 @@ func (a *Agent) recover() error {
 }
 
 func (a *Agent) setPods(pods []cluster.LocalPod) {
+	before := a.pods
 	a.pods = make(map[string]cluster.LocalPod, len(pods))
 	for _, p := range pods {
+		if p.Damaged && !before[p.Link].Damaged {
+			a.log.Warn("pod's record is damaged", "link", p.Link, "addresses", p.Addresses, "held", p.Held)
+		}
 		a.pods[p.Link] = p
 	}
 }

@@ -3,10 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/datapath"
 	"github.com/polder-net/polder/internal/desired"
+	"github.com/polder-net/polder/internal/netdev"
 )
 
 // A program is attached in one of two ways. tcx links (Linux 6.6) are the better: they are ours alone and keep their
@@ -20,14 +23,12 @@ func (a *Agent) viaTCX(hook desired.Hook, shaped bool) bool {
 
 // attach makes every hook run this agent's program.
 func (a *Agent) attach(hooks map[desired.Hook]int) (changes []change, err error) {
-	links := map[desired.Hook]int{}
+	links, filters := a.ways(hooks)
 	var errs []error
-	for hook, index := range hooks {
-		if a.viaTCX(hook, a.pods[hook.Link].Shaped) {
-			links[hook] = index
-			continue
-		}
-		verb, err := a.attachFilter(hook, index)
+	have, err := a.filters(filters)
+	errs = append(errs, err)
+	for hook, program := range have {
+		verb, err := a.attachFilter(hook, filters[hook], program)
 		if err != nil {
 			errs = append(errs, err)
 		} else if verb != "" {
@@ -44,15 +45,45 @@ func (a *Agent) attach(hooks map[desired.Hook]int) (changes []change, err error)
 	return changes, errors.Join(errs...)
 }
 
+// ways parts hooks by how their programs are attached.
+func (a *Agent) ways(hooks map[desired.Hook]int) (links, filters map[desired.Hook]int) {
+	links, filters = map[desired.Hook]int{}, map[desired.Hook]int{}
+	for hook, index := range hooks {
+		if a.viaTCX(hook, a.pods[hook.Link].Shaped) {
+			links[hook] = index
+		} else {
+			filters[hook] = index
+		}
+	}
+	return links, filters
+}
+
+// filters says which filter of ours each hook has, the zero one where it has none; beside an error, without the hooks
+// that it is about.
+func (a *Agent) filters(hooks map[desired.Hook]int) (map[desired.Hook]netdev.TCProgram, error) {
+	places := make(map[desired.Hook]netdev.TCHook, len(hooks))
+	for hook, index := range hooks {
+		places[hook] = netdev.TCHook{Link: index, Egress: datapath.IsEgress(hook.Program)}
+	}
+	list, err := a.kernel.ListTC(slices.Collect(maps.Values(places)))
+	have := make(map[desired.Hook]netdev.TCProgram, len(hooks))
+	for hook, place := range places {
+		if program, ok := list[place]; ok {
+			have[hook] = program
+		}
+	}
+	return have, err
+}
+
 // attachFilter returns what it did: "", "add" or "update". A filter is replaced in one step.
-func (a *Agent) attachFilter(hook desired.Hook, index int) (string, error) {
-	have, current, err := a.filter(hook, index)
-	if err != nil || current {
+func (a *Agent) attachFilter(hook desired.Hook, index int, have netdev.TCProgram) (string, error) {
+	id, err := a.datapath.ProgramID(hook.Program)
+	if err != nil || have.ID == id {
 		return "", err
 	}
-	verb := "add"
-	if have {
-		verb = "update"
+	verb := "update"
+	if have.ID == 0 {
+		verb = "add"
 	}
 	return verb, a.putFilter(hook, index)
 }
@@ -63,24 +94,6 @@ func (a *Agent) putFilter(hook desired.Hook, index int) error {
 		return fmt.Errorf("attach %s to %s: no such program", hook.Program, hook.Link)
 	}
 	return a.kernel.AttachTC(index, datapath.IsEgress(hook.Program), fd, string(hook.Program))
-}
-
-// filter says whether a hook has a filter of ours, and whether it runs this agent's program.
-func (a *Agent) filter(hook desired.Hook, index int) (have, current bool, err error) {
-	id, err := a.datapath.ProgramID(hook.Program)
-	if err != nil {
-		return false, false, err
-	}
-	list, err := a.kernel.ListTC(index)
-	if err != nil {
-		return false, false, err
-	}
-	for _, p := range list {
-		if p.Egress == datapath.IsEgress(hook.Program) {
-			return true, p.ID == id, nil
-		}
-	}
-	return false, false, nil
 }
 
 // attachPod guards a pod's link that is about to come up.
@@ -99,16 +112,26 @@ func (a *Agent) attachPod(p cluster.LocalPod) error {
 
 func (a *Agent) podHooks(link string) []desired.Hook { return desired.PodHooks(a.cfg.Options, link) }
 
-// attachedBy says how a hook's program is attached, as the kernel sees it: "tcx", "clsact" or "missing".
-func (a *Agent) attachedBy(hook desired.Hook, index int) string {
-	if a.viaTCX(hook, a.pods[hook.Link].Shaped) {
+// attachedBy says how each hook's program is attached, as the kernel sees it: "tcx", "clsact" or "missing".
+func (a *Agent) attachedBy(hooks map[desired.Hook]int) map[desired.Hook]string {
+	links, filters := a.ways(hooks)
+	how := make(map[desired.Hook]string, len(hooks))
+	for hook := range hooks {
+		how[hook] = "missing"
+	}
+	for hook := range links {
 		if a.datapath.Attached(hook) {
-			return "tcx"
+			how[hook] = "tcx"
 		}
-		return "missing"
 	}
-	if have, _, err := a.filter(hook, index); err != nil || !have {
-		return "missing"
+	have, err := a.filters(filters)
+	if err != nil {
+		a.log.Error("programs cannot be listed", "err", err)
 	}
-	return "clsact"
+	for hook, program := range have {
+		if program.ID != 0 {
+			how[hook] = "clsact"
+		}
+	}
+	return how
 }

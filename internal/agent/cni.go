@@ -4,14 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/netip"
 	"os"
-	"slices"
 
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/cluster"
-	"github.com/polder-net/polder/internal/netdev"
+	"github.com/polder-net/polder/internal/desired"
 	"github.com/polder-net/polder/internal/route"
 )
 
@@ -66,177 +63,6 @@ func refuse(code uint, msg string) api.Response {
 	return api.Response{Error: &api.Error{Code: code, Msg: msg}}
 }
 
-// add makes a pod's link. Whatever fails, nothing of it stays.
-func (a *Agent) add(req api.Request, netns *os.File) api.Response {
-	if _, ok := a.pods[req.HostLink()]; ok {
-		return refuse(api.CodeExists, fmt.Sprintf("%s of container %s has a link already: DEL it first", req.Ifname, req.ContainerID))
-	}
-	addrs, refusal := a.addressesFor(req)
-	if refusal != nil {
-		return api.Response{Error: refusal}
-	}
-	pod := cluster.LocalPod{
-		Link: req.HostLink(), Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname,
-		Namespace: req.PodNamespace, Name: req.PodName, Addresses: addrs, MTU: a.want.PodMTU, Shaped: req.Shaped,
-	}
-	made, err := a.kernel.CreatePod(pod, netns)
-	if err != nil {
-		a.untake(addrs)
-		return refuse(createCode(err), err.Error())
-	}
-	if err := a.connect(made, netns, req.Routes); err != nil {
-		a.undo(made)
-		a.untake(addrs)
-		return refuse(api.CodeIO, err.Error())
-	}
-	return addResponse(made, req)
-}
-
-func createCode(err error) uint {
-	if errors.Is(err, netdev.ErrExists) || errors.Is(err, netdev.ErrAttached) {
-		return api.CodeExists
-	}
-	return api.CodeIO
-}
-
-func (a *Agent) addressesFor(req api.Request) ([]netip.Addr, *api.Error) {
-	if !req.DelegatedIPAM {
-		return a.take()
-	}
-	var addrs []netip.Addr
-	for _, d := range req.Addresses {
-		addr := d.Prefix.Addr()
-		if other, ok := a.owner(addr); ok {
-			return nil, &api.Error{Code: api.CodeExists, Msg: fmt.Sprintf(
-				"the IPAM plugin gave %s, which container %s has", addr, other)}
-		}
-		if cidr, ok := a.self.PodCIDR(addr.Is4()); req.Masquerade && !(ok && cidr.Contains(addr)) {
-			return nil, &api.Error{Code: api.CodeUnsupported, Msg: fmt.Sprintf(
-				"ipMasq true: the IPAM plugin gave %s, which is not of this node's pod CIDRs", addr)}
-		}
-		addrs = append(addrs, addr)
-	}
-	for _, addr := range addrs {
-		if pool := a.pools[addr.Is4()]; pool != nil {
-			pool.Hold(addr)
-		}
-	}
-	return addrs, nil
-}
-
-// owner says which container has an address, on a link of ours or by our IPAM plugin.
-func (a *Agent) owner(addr netip.Addr) (containerID string, ok bool) {
-	for _, p := range a.pods {
-		if slices.Contains(p.Addresses, addr) {
-			return p.ContainerID, true
-		}
-	}
-	r, ok := a.reserved[addr]
-	return r.ContainerID, ok && r.Freed == 0
-}
-
-// connect makes a created link work: first the guard at its door, then the entries that make it reachable, then the
-// link itself. The pod's first packet finds everything in place.
-func (a *Agent) connect(p cluster.LocalPod, netns *os.File, routes []api.Route) error {
-	if err := a.claim(p.Addresses); err != nil {
-		return err
-	}
-	if err := a.attachPod(p); err != nil {
-		return err
-	}
-	rows := route.CompilePod(a.self, p)
-	for addr, e := range rows.Endpoints {
-		if err := a.datapath.PutEndpoint(addr, e); err != nil {
-			return err
-		}
-	}
-	if err := a.kernel.ActivatePod(p, netns, podRoutes(routes)); err != nil {
-		return err
-	}
-	if err := a.kernel.PutPod(rows.Routes, rows.Neighbours); err != nil {
-		return err
-	}
-	p.Up = true
-	a.remember(p, rows)
-	return nil
-}
-
-func podRoutes(routes []api.Route) []netdev.Route {
-	var out []netdev.Route
-	for _, r := range routes {
-		out = append(out, netdev.Route{Dst: r.Dst, Via: r.Via, MTU: r.MTU})
-	}
-	return out
-}
-
-// undo removes what connect made. Errors are not news: the next sync removes what is left.
-func (a *Agent) undo(p cluster.LocalPod) {
-	if err := a.disconnect(p); err != nil {
-		a.log.Error("half-made link stays until the next sync", "link", p.Link, "err", err)
-	}
-}
-
-// disconnect takes a pod off the network: nobody reaches it any more, then its link goes.
-func (a *Agent) disconnect(p cluster.LocalPod) error {
-	for _, addr := range p.Addresses {
-		if err := a.datapath.DeleteEndpoint(addr); err != nil {
-			return err
-		}
-	}
-	if err := a.kernel.DeletePod(p.Link); err != nil {
-		return err
-	}
-	for _, hook := range a.podHooks(p.Link) {
-		a.datapath.Detach(hook)
-	}
-	a.forget(p)
-	return nil
-}
-
-func addResponse(p cluster.LocalPod, req api.Request) api.Response {
-	resp := api.Response{
-		Host: &api.Interface{Name: p.Link, MAC: macText(p.HostMAC), MTU: p.MTU},
-		Pod:  &api.Interface{Name: p.Ifname, MAC: macText(p.PodMAC), MTU: p.MTU},
-	}
-	for _, addr := range p.Addresses {
-		resp.Addresses = append(resp.Addresses, api.Address{
-			Prefix: netip.PrefixFrom(addr, addr.BitLen()), Gateway: netdev.Gateway(addr.Is4())})
-		resp.Routes = append(resp.Routes, api.Route{Dst: defaultRoute(addr.Is4()), Via: netdev.Gateway(addr.Is4())})
-	}
-	resp.Routes = append(resp.Routes, req.Routes...)
-	return resp
-}
-
-func defaultRoute(ipv4 bool) netip.Prefix {
-	if ipv4 {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-}
-
-func macText(m cluster.MAC) string { return net.HardwareAddr(m[:]).String() }
-
-// del removes a pod's link. Nothing there is fine: it is what the caller wants.
-func (a *Agent) del(at api.Attachment) api.Response {
-	p, ok := a.pods[at.HostLink()]
-	if !ok {
-		// An ADD that was cut off may have left a link that no record names.
-		if err := a.kernel.DeletePod(at.HostLink()); err != nil {
-			return refuse(api.CodeIO, err.Error())
-		}
-		return api.Response{}
-	}
-	for _, addr := range p.Addresses {
-		if err := a.cool(addr); err != nil {
-			return refuse(api.CodeIO, err.Error())
-		}
-	}
-	if err := a.disconnect(p); err != nil {
-		return refuse(api.CodeIO, err.Error())
-	}
-	return api.Response{}
-}
-
 // check looks at the kernel: link, addresses, routes, map entries and program are as ADD left them.
 func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 	p, ok := a.pods[req.HostLink()]
@@ -258,8 +84,12 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 			return refuse(api.CodeNotAsExpected, fmt.Sprintf("the datapath does not know %s", addr))
 		}
 	}
+	hooks := map[desired.Hook]int{}
 	for _, hook := range a.podHooks(p.Link) {
-		if a.attachedBy(hook, p.Index) == "missing" {
+		hooks[hook] = p.Index
+	}
+	for hook, how := range a.attachedBy(hooks) {
+		if how == "missing" {
 			return refuse(api.CodeNotAsExpected, fmt.Sprintf("program %s is not attached to %s", hook.Program, p.Link))
 		}
 	}

@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -70,84 +68,6 @@ func TestGarbageAmongTheReservationsCostsNoAddressForEver(t *testing.T) {
 	n.refused(api.CodeTryAgain, api.Request{Verb: api.Add, Attachment: at("more")}, more.File())
 	n.must(api.Request{Verb: api.GC, Attachment: api.Attachment{Network: "polder"}, IPAM: true, Valid: []api.Attachment{}}, nil)
 	n.onReserved(func(d *datapath.Datapath) error { return d.DeleteReservation(netip.MustParseAddr("10.0.1.5")) })
-}
-
-// damaged gives a record's text cut off, with a bit flipped, and replaced.
-func damaged(record string, r *rand.Rand) []string {
-	texts := []string{"", " ", "junk", strings.Repeat("x", 255), "polder2" + strings.TrimPrefix(record, "polder1"), record + " "}
-	for i := range record {
-		texts = append(texts, record[:i])
-		b := []byte(record)
-		b[i] ^= 1 << r.IntN(7)
-		if b[i] != 0 {
-			texts = append(texts, string(b))
-		}
-	}
-	return texts
-}
-
-// Whatever somebody writes over a pod's record, the next agent gives its addresses to nobody else, and DEL removes it.
-// What still reads as a record of that very link with other addresses is believed: see legible.
-func TestADamagedRecordNeverDoublesAnAddress(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	n := newNode(t, oneNode("10.0.1.0/28", "fd00:1::/64"))
-	pod := testnet.New(t)
-	own := n.add("a", pod.File())
-	link, err := netlink.LinkByName(own.Host.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.stop()
-	next, err := New(n.cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer next.kernel.Close()
-	defer next.datapath.Close()
-	record := link.Attrs().Alias
-	for _, text := range damaged(record, rand.New(rand.NewPCG(seed, 0))) {
-		if legible(record, text) {
-			continue
-		}
-		if err := netlink.LinkSetAlias(link, text); err != nil {
-			t.Fatal(err)
-		}
-		if err := next.recover(); err != nil {
-			t.Fatalf("record %q: %v", text, err)
-		}
-		pool := next.newPool(netip.MustParsePrefix("10.0.1.0/28"))
-		for range 12 {
-			if a, err := pool.Take(0); err != nil || a == own.Addresses[0].Prefix.Addr() {
-				t.Fatalf("with the record %q its address is given to others: %s, %v", text, a, err)
-			}
-		}
-		if c := pool.Counts(0); c.Free != 0 {
-			t.Fatalf("with the record %q: %+v", text, c)
-		}
-	}
-	n.start()
-	n.eventually("the node is well with a damaged record", func() bool {
-		resp, err := n.call(api.Request{Verb: api.Status}, nil)
-		return err == nil && resp.Error == nil
-	})
-	n.del("a")
-	n.empty(13)
-}
-
-// legible says whether a text differs from a record in nothing but its addresses, and has addresses in their place.
-// Only somebody who knows what he does writes that.
-func legible(record, text string) bool {
-	was, is := strings.Split(record, " "), strings.Split(text, " ")
-	if len(is) < 5 || !slices.Equal(was[1:4], is[1:4]) {
-		return false
-	}
-	for _, a := range strings.Split(is[4], ",") {
-		if _, err := netip.ParseAddr(a); err != nil {
-			return false
-		}
-	}
-	return true
 }
 
 // foreignMap pins a map that is none of ours, with an entry.

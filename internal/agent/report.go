@@ -106,8 +106,8 @@ func (a *Agent) podList() []api.LocalPod {
 // programs lists the hooks as the kernel sees them.
 func (a *Agent) programs() []api.Hook {
 	hooks := make([]api.Hook, 0, len(a.want.Hooks))
-	for hook, index := range a.want.Hooks {
-		hooks = append(hooks, api.Hook{Link: hook.Link, Program: string(hook.Program), How: a.attachedBy(hook, index)})
+	for hook, how := range a.attachedBy(a.want.Hooks) {
+		hooks = append(hooks, api.Hook{Link: hook.Link, Program: string(hook.Program), How: how})
 	}
 	slices.SortFunc(hooks, func(x, y api.Hook) int {
 		return strings.Compare(x.Link+" "+x.Program, y.Link+" "+y.Program)

@@ -32,18 +32,16 @@ func (a *Agent) sync() {
 	}
 	started := time.Now()
 	a.snapshot = snap
-	self, ok := desired.Self(snap, a.cfg.Node)
-	if !ok {
+	if !slices.ContainsFunc(snap.Nodes, func(n cluster.Node) bool { return n.Name == a.cfg.Node }) {
 		a.conclude(fmt.Errorf("there is no Node %s in the cluster: what is here stays as it is", a.cfg.Node))
 		return
 	}
-	local, err := a.readLocal()
+	local, forgotten, err := a.readLocal()
 	if err != nil {
 		a.conclude(err)
 		return
 	}
-	a.self = self
-	want, changes, err := a.write(local)
+	want, changes, err := a.write(local, forgotten)
 	a.noteRepairs(want, changes)
 	a.want, a.synced, a.syncedAt = want, true, started
 	if err == nil {
@@ -62,8 +60,9 @@ func (a *Agent) conclude(err error) {
 	a.publish()
 }
 
-// write brings the kernel to what Compile says. Maps are complete before programs that read them are attached.
-func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []change, err error) {
+// write brings the kernel to what Compile says, and writes anew the records that the kernel forgot. Maps are complete
+// before programs that read them are attached.
+func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want desired.Tables, changes []change, err error) {
 	want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	var errs []error
 	tunnel, err := a.kernel.SyncTunnel(want.Tunnel)
@@ -75,6 +74,7 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 		}
 		want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	}
+	a.self = want.Self
 	errs = append(errs, a.syncPools())
 
 	maps, err := a.datapath.SyncMaps(want)
@@ -89,6 +89,8 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 	errs = append(errs, err)
 	mtus, err := a.syncMTU(want.PodMTU)
 	errs = append(errs, err)
+	records, err := a.writeRecords(forgotten)
+	errs = append(errs, err)
 
 	for _, c := range slices.Concat(maps, sockets) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
@@ -96,17 +98,19 @@ func (a *Agent) write(local cluster.Local) (want desired.Tables, changes []chang
 	for _, c := range slices.Concat(tunnel, kernel) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
-	return want, slices.Concat(changes, services, programs, mtus), errors.Join(errs...)
+	return want, slices.Concat(changes, services, programs, mtus, records), errors.Join(errs...)
 }
 
-// readLocal lists what the kernel has.
-func (a *Agent) readLocal() (cluster.Local, error) {
-	pods, _, err := a.kernel.Pods()
-	if err != nil {
-		return cluster.Local{}, fmt.Errorf("list pods: %w", err)
+// readLocal lists what the kernel has, and the pods whose records it has no more.
+func (a *Agent) readLocal() (local cluster.Local, forgotten []cluster.LocalPod, err error) {
+	local = a.sockets
+	local.Node = a.cfg.Node
+	if local.Pods, _, err = a.kernel.Pods(); err != nil {
+		return local, nil, fmt.Errorf("list pods: %w", err)
 	}
-	if err := a.notePods(pods); err != nil {
-		return cluster.Local{}, err
+	forgotten = a.recall(local.Pods)
+	if err := a.notePods(local.Pods); err != nil {
+		return local, nil, err
 	}
 	var own, peers []netip.Addr
 	for _, n := range a.snapshot.Nodes {
@@ -116,18 +120,43 @@ func (a *Agent) readLocal() (cluster.Local, error) {
 			peers = append(peers, n.Addresses...)
 		}
 	}
-	local := a.sockets
-	local.Node, local.Pods = a.cfg.Node, pods
 	if local.Uplinks, err = a.kernel.Uplinks(own, peers); err != nil {
-		return local, fmt.Errorf("list uplinks: %w", err)
+		return local, nil, fmt.Errorf("list uplinks: %w", err)
 	}
 	if local.Paths, err = a.kernel.Paths(peers); err != nil {
-		return local, fmt.Errorf("list paths to nodes: %w", err)
+		return local, nil, fmt.Errorf("list paths to nodes: %w", err)
 	}
 	if local.Tunnel, err = a.kernel.Tunnel(); err != nil {
-		return local, fmt.Errorf("find tunnel device: %w", err)
+		return local, nil, fmt.Errorf("find tunnel device: %w", err)
 	}
-	return local, nil
+	return local, forgotten, nil
+}
+
+// recall fills in the pods whose records somebody damaged since this agent read them, and returns them. An agent that
+// never read them can only say so.
+func (a *Agent) recall(pods []cluster.LocalPod) (forgotten []cluster.LocalPod) {
+	for i, p := range pods {
+		known, ok := a.pods[p.Link]
+		if !p.Damaged || !ok || known.Damaged || known.Index != p.Index {
+			continue
+		}
+		known.Up, known.MTU, known.HostMAC, known.PodMAC = p.Up, p.MTU, p.HostMAC, p.PodMAC
+		pods[i] = known
+		forgotten = append(forgotten, known)
+	}
+	return forgotten
+}
+
+func (a *Agent) writeRecords(pods []cluster.LocalPod) (changes []change, err error) {
+	var errs []error
+	for _, p := range pods {
+		if err := a.kernel.WriteRecord(p); err == nil {
+			changes = append(changes, change{"records", p.Link, "replace"})
+		} else if !errors.Is(err, netdev.ErrNotFound) { // it went meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return changes, errors.Join(errs...)
 }
 
 func (a *Agent) syncMTU(mtu int) (changes []change, err error) {

@@ -134,9 +134,8 @@ const (
 	CodeInvalidConfig    = 7
 	CodeInvalidNetns     = 8
 	CodeTryAgain         = 11
-	CodeNotAvailable     = 50 // STATUS: ADD will fail
-	CodeLimited          = 51 // STATUS: and pods that run may have limited connectivity
-	CodeExhausted        = 100
+	CodeNotAvailable     = 50  // STATUS: ADD will fail
+	CodeLimited          = 51  // STATUS: and pods that run may have limited connectivity
 	CodeExists           = 101 // ADD: the interface exists already
 	CodeNotAsExpected    = 102 // CHECK: something is not as ADD left it
 	CodeInternal         = 999

@@ -60,7 +60,7 @@ func TestHostLinkIsStableAndFitsAName(t *testing.T) {
 func TestLongestAttachmentFitsARecord(t *testing.T) {
 	longest := strings.Repeat("a", maxAttachment) + "  " // of three words
 	addresses := "255.255.255.255," + strings.Repeat("ffff:", 7) + "ffff"
-	if n := len("polder1,shaped " + longest + " " + addresses); n > 255 {
+	if n := len("pdr2s " + longest + " " + addresses + " 01234567"); n > 255 {
 		t.Errorf("%d bytes, an ifalias has 255", n)
 	}
 }

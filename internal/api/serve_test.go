@@ -83,11 +83,11 @@ func TestNetnsArrivesAsTheSameNamespace(t *testing.T) {
 
 func TestErrorOfTheAgentIsTheErrorOfTheCall(t *testing.T) {
 	socket := serveForTest(t, func(context.Context, Request, *os.File) Response {
-		return Response{Error: &Error{Code: CodeExhausted, Msg: "no address is free", Details: "10.0.0.0/30"}}
+		return Response{Error: &Error{Code: CodeTryAgain, Msg: "no address is free", Details: "10.0.0.0/30"}}
 	})
 	_, err := Call(background(t), socket, Request{Verb: Status}, nil)
 	var refused *Error
-	if !errors.As(err, &refused) || refused.Code != CodeExhausted || refused.Details != "10.0.0.0/30" || errors.Is(err, ErrNoAgent) {
+	if !errors.As(err, &refused) || refused.Code != CodeTryAgain || refused.Details != "10.0.0.0/30" || errors.Is(err, ErrNoAgent) {
 		t.Errorf("%#v", err)
 	}
 }

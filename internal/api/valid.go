@@ -11,7 +11,7 @@ import (
 )
 
 // The longest texts that a request may carry. A link's record (its ifalias) has 255 bytes for all of them and two
-// addresses ("polder1,shaped", blanks, one of each family), hence the limit on the three of an attachment together.
+// addresses ("pdr2s", blanks, one of each family, a checksum), hence the limit on the three of an attachment together.
 const (
 	maxNetwork     = 63
 	maxContainerID = 128

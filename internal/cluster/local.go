@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 )
 
 // MAC is an Ethernet address. An array, so that rows which hold one can be compared.
@@ -71,12 +72,22 @@ type LocalPod struct {
 
 	Addresses []netip.Addr // the pod's own, at most one a family with Polder's IPAM
 
+	// Damaged: the record cannot be read. Addresses are those that the kernel delivers to the link, and whose pod it is
+	// is not known.
+	Damaged bool
+
+	// Held are what other addresses the far end of a damaged link has. They are not delivered to, and given to nobody.
+	Held []netip.Addr
+
 	// HostPorts are the ports of this node that lead to the pod.
 	HostPorts []HostPort
 
 	// Shaped: somebody limits the pod's bandwidth by queues on its link, so its packets must pass through them.
 	Shaped bool
 }
+
+// Holds are the addresses that no other pod may get.
+func (p LocalPod) Holds() []netip.Addr { return slices.Concat(p.Addresses, p.Held) }
 
 // LinkName is the name of the host side of an attachment's link: the same for every ADD of it, and known without asking
 // anybody. The parts hold no slash, so different attachments have different texts. 14 bytes of the 15 that the

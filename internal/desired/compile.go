@@ -21,19 +21,15 @@ type Options struct {
 // Compile says which tables this node should have, and what of its input it cannot honour.
 func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables, []cluster.Problem) {
 	problems := slices.Clone(snap.Problems)
-	nodes, refused := AcceptedNodes(snap.Nodes)
+	nodes, refused := acceptedNodes(snap.Nodes)
 	problems = append(problems, refused...)
-	self, ok := find(nodes, local.Node)
-	if !ok {
-		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node,
-			Message: "there is no such Node: check --node, or wait for the kubelet to register it"})
-	} else if len(self.PodCIDRs) == 0 {
-		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node,
-			Message: "it has no usable spec.podCIDRs: no pod can get an address (kube-controller-manager assigns them with --allocate-node-cidrs)"})
+	self, why := find(nodes, local.Node)
+	if why != "" {
+		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node, Message: why})
 	}
-
 	peers := route.CompilePeers(opts.Routing, self, nodes, local)
 	t := Tables{
+		Self:       self,
 		Endpoints:  map[netip.Addr]route.Endpoint{},
 		Remotes:    peers.Remotes,
 		Hooks:      hooks(opts, local, peers.Tunnel != nil),
@@ -50,9 +46,8 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		t.Endpoints[a] = route.Endpoint{}
 	}
 	for _, p := range local.Pods {
+		problems = append(problems, podProblems(p)...)
 		if !p.Up { // the kernel takes no route to it, and nothing would come through
-			problems = append(problems, cluster.Problem{Object: "Pod/" + p.Namespace + "/" + p.Name, Message: fmt.Sprintf(
-				"its link %s is down: its ADD was cut off, or somebody set it down; the runtime's DEL removes it, 'ip link set %[1]s up' mends it", p.Link)})
 			continue
 		}
 		rows := route.CompilePod(self, p)
@@ -80,13 +75,30 @@ func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local clust
 	return c
 }
 
-func find(nodes []cluster.Node, name string) (cluster.Node, bool) {
-	for _, n := range nodes {
-		if n.Name == name {
-			return n, true
-		}
+func podProblems(p cluster.LocalPod) (problems []cluster.Problem) {
+	object := "Pod/" + p.Namespace + "/" + p.Name
+	if p.Damaged {
+		object = "Link/" + p.Link
+		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
+			"somebody overwrote its record (ifalias): whose it is, is not known; it keeps %v, as the kernel says; deleting the pod removes it", p.Addresses)})
 	}
-	return cluster.Node{Name: name}, false
+	if !p.Up {
+		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
+			"its link %s is down: its ADD was cut off, or somebody set it down; the runtime's DEL removes it, 'ip link set %[1]s up' mends it", p.Link)})
+	}
+	return problems
+}
+
+// find returns a node by its name, and why no pod can get an address on it.
+func find(nodes []cluster.Node, name string) (self cluster.Node, why string) {
+	i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.Name == name })
+	switch {
+	case i < 0:
+		return cluster.Node{Name: name}, "there is no such Node: check --node, or wait for the kubelet to register it"
+	case len(nodes[i].PodCIDRs) == 0:
+		why = "it has no usable spec.podCIDRs: no pod can get an address (kube-controller-manager assigns them with --allocate-node-cidrs)"
+	}
+	return nodes[i], why
 }
 
 // PodHooks are the programs on a pod's link, in the order in which they are attached.

@@ -9,9 +9,9 @@ import (
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// AcceptedNodes sorts the nodes by name and leaves out the pod CIDRs that cannot be honoured: those that overlap one
+// acceptedNodes sorts the nodes by name and leaves out the pod CIDRs that cannot be honoured: those that overlap one
 // of an earlier node or hold a node's own address. Every node of the cluster comes to the same answer.
-func AcceptedNodes(nodes []cluster.Node) (accepted []cluster.Node, problems []cluster.Problem) {
+func acceptedNodes(nodes []cluster.Node) (accepted []cluster.Node, problems []cluster.Problem) {
 	accepted = slices.SortedFunc(slices.Values(nodes), func(a, b cluster.Node) int { return cmp.Compare(a.Name, b.Name) })
 	c := newConflicts(accepted)
 	for i, n := range accepted {
@@ -28,12 +28,6 @@ func AcceptedNodes(nodes []cluster.Node) (accepted []cluster.Node, problems []cl
 		accepted[i].PodCIDRs = cidrs
 	}
 	return accepted, problems
-}
-
-// Self is this node with the pod CIDRs that are accepted, and whether the snapshot has it.
-func Self(snap *cluster.Snapshot, name string) (cluster.Node, bool) {
-	nodes, _ := AcceptedNodes(snap.Nodes)
-	return find(nodes, name)
 }
 
 // conflicts finds overlaps without comparing everything with everything: a cluster's pod CIDRs have one or two

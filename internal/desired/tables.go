@@ -11,6 +11,9 @@ import (
 
 // Tables are all rows that this node should have. The shell compares them with what is and writes the difference.
 type Tables struct {
+	// Self is this node as it was compiled for, with the pod CIDRs that are accepted.
+	Self cluster.Node
+
 	Config     Config
 	Endpoints  map[netip.Addr]route.Endpoint
 	Remotes    map[netip.Prefix]route.Remote

@@ -130,3 +130,27 @@ func BenchmarkSync(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkListTC asks for the filters of 250 pods' links, as each resync does.
+func BenchmarkListTC(b *testing.B) {
+	const pods = 250
+	host, pod := testnet.New(b), testnet.New(b)
+	k := open(b, host)
+	fd := program(b)
+	var hooks []TCHook
+	for i := range pods {
+		p := aPod("c")
+		p.Ifname, p.Addresses = fmt.Sprint("eth", i), []netip.Addr{netip.AddrFrom4([4]byte{10, 1, 1, byte(i)})}
+		index := attach(b, k, p, pod).Index
+		if err := k.AttachTC(index, false, fd, "polder_test"); err != nil {
+			b.Fatal(err)
+		}
+		hooks = append(hooks, TCHook{Link: index})
+	}
+	for b.Loop() {
+		list, err := k.ListTC(hooks)
+		if err != nil || len(list) != pods || list[hooks[pods-1]].ID == 0 {
+			b.Fatal(list, err)
+		}
+	}
+}

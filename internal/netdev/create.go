@@ -147,6 +147,21 @@ func (k *Kernel) writeRecord(p cluster.LocalPod, record string) error {
 	return nil
 }
 
+// WriteRecord writes the record of a pod's link anew, where it was damaged.
+func (k *Kernel) WriteRecord(p cluster.LocalPod) error {
+	record, err := encodeRecord(p)
+	if err == nil {
+		err = k.do(newMessage(unix.RTM_SETLINK, 0, linkBody(p.Index, 0, 0)).text(unix.IFLA_IFALIAS, record))
+	}
+	if errors.Is(err, unix.ENODEV) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("write record of %s: %w", p.Link, err)
+	}
+	return nil
+}
+
 // furnishHost sets the host side: no router advertisement from a pod is ever taken (CVE-2020-10749), and a pod
 // without an IPv6 address speaks no IPv6 at all.
 func (k *Kernel) furnishHost(p cluster.LocalPod) error {

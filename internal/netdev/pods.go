@@ -12,47 +12,72 @@ import (
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// Pods lists the links that carry a pod record, sorted by name, and the names of links that look like a pod's but
-// have none: additions that never finished.
+// podLink is a link under a pod's name: the host's end, and the far one.
+type podLink struct{ host, pod link }
+
+// Pods lists the pods' links, sorted by name, and the names of links that look like a pod's but have no record yet:
+// additions that never finished.
 //
-// A record that someone overwrote does not unmake the pod: its addresses and interface are then read from its far
-// end, and what only the record knew stays empty.
+// A record that someone overwrote does not unmake the pod: what the kernel knows of it is listed, marked as damaged.
 func (k *Kernel) Pods() (pods []cluster.LocalPod, unfinished []string, err error) {
-	veths, err := k.links("veth")
+	links, err := k.podLinks()
 	if err != nil {
 		return nil, nil, err
 	}
-	veths = slices.DeleteFunc(veths, func(l link) bool { return !isPodLink(l.name) })
-	slices.SortFunc(veths, func(a, b link) int { return cmp.Compare(a.name, b.name) })
-	peers, err := k.peers(veths)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i, l := range veths {
-		if l.alias == "" && !l.up() { // the record is written before the link is up
-			unfinished = append(unfinished, l.name)
+	known := map[netip.Addr]bool{} // by a record
+	var damaged []podLink
+	for _, l := range links {
+		p, err := decodeRecord(l.host.alias)
+		if err != nil || LinkName(p.Network, p.ContainerID, p.Ifname) != l.host.name {
+			damaged = append(damaged, l)
 			continue
 		}
-		if peers[i].index == 0 {
-			continue // it went away while we looked
+		for _, a := range p.Addresses {
+			known[a] = true
 		}
-		p, err := decodeRecord(l.alias)
-		if err != nil || LinkName(p.Network, p.ContainerID, p.Ifname) != l.name {
-			if p, err = k.recoverPod(l, peers[i]); err != nil {
-				return nil, nil, err
-			}
-		}
-		p = complete(p, l, peers[i].mac)
-		p.MTU = min(l.mtu, peers[i].mtu) // they differ where an agent was killed between the two
-		pods = append(pods, p)
+		pods = append(pods, l.complete(p))
 	}
+	for _, l := range damaged {
+		p, err := k.recoverPod(l, known)
+		switch {
+		case errors.Is(err, ErrNotFound): // it went away while we looked
+		case err != nil:
+			return nil, nil, err
+		case l.host.alias == "" && !l.host.up() && len(p.Holds()) == 0: // the record comes before all that
+			unfinished = append(unfinished, l.host.name)
+		default:
+			pods = append(pods, l.complete(p))
+		}
+	}
+	slices.SortFunc(pods, func(a, b cluster.LocalPod) int { return cmp.Compare(a.Link, b.Link) })
 	return pods, unfinished, nil
 }
 
+// podLinks lists the links under pods' names, whatever their records say.
+func (k *Kernel) podLinks() ([]podLink, error) {
+	veths, err := k.links("veth")
+	if err != nil {
+		return nil, err
+	}
+	veths = slices.DeleteFunc(veths, func(l link) bool { return !isPodLink(l.name) })
+	peers, err := k.peers(veths)
+	if err != nil {
+		return nil, err
+	}
+	var list []podLink
+	for i, l := range veths {
+		if peers[i].index != 0 { // else it went away while we looked
+			list = append(list, podLink{l, peers[i]})
+		}
+	}
+	return list, nil
+}
+
 // complete fills in what the links say, beside the record.
-func complete(p cluster.LocalPod, host link, pod cluster.MAC) cluster.LocalPod {
-	p.Link, p.Index, p.Up, p.MTU = host.name, host.index, host.up(), host.mtu
-	p.HostMAC, p.PodMAC = host.mac, pod
+func (l podLink) complete(p cluster.LocalPod) cluster.LocalPod {
+	p.Link, p.Index, p.Up = l.host.name, l.host.index, l.host.up()
+	p.HostMAC, p.PodMAC = l.host.mac, l.pod.mac
+	p.MTU = min(l.host.mtu, l.pod.mtu) // they differ where an agent was killed between the two
 	return p
 }
 
@@ -84,16 +109,31 @@ func (k *Kernel) peers(list []link) ([]link, error) {
 	return peers, nil
 }
 
-// recoverPod reads a pod from its far end.
-func (k *Kernel) recoverPod(host, pod link) (cluster.LocalPod, error) {
-	k.log.Warn("pod link has no valid record", "link", host.name, "record", host.alias)
-	p := cluster.LocalPod{Ifname: pod.name}
-	addrs, err := k.addressesAt(host.netnsID, pod.index)
-	if err != nil {
-		return p, fmt.Errorf("read addresses behind %s: %w", host.name, err)
+// recoverPod reads a pod whose record is damaged from what else the kernel knows. Its addresses are those that Polder's
+// own routes lead to the link; where there are none, as after the link was down, those that its far end has. A
+// far end's other addresses may be the pod's own making: they are held, and not delivered to. An address that
+// another pod's record names is that pod's.
+func (k *Kernel) recoverPod(l podLink, known map[netip.Addr]bool) (cluster.LocalPod, error) {
+	p := cluster.LocalPod{Ifname: l.pod.name, Damaged: true}
+	prefixes, err := k.addressesAt(l.host.netnsID, l.pod.index)
+	switch {
+	case err != nil && (gone(err) || errors.Is(err, unix.EINVAL)): // the link, or its namespace
+		return p, ErrNotFound
+	case err != nil:
+		return p, fmt.Errorf("read addresses behind %s: %w", l.host.name, err)
 	}
-	for _, a := range addrs {
-		p.Addresses = append(p.Addresses, a.Addr())
+	led, err := k.deliveredTo(l.host.index)
+	if err != nil {
+		return p, fmt.Errorf("read routes to %s: %w", l.host.name, err)
+	}
+	p.Addresses = slices.DeleteFunc(led, func(a netip.Addr) bool { return known[a] })
+	for _, own := range prefixes {
+		if a := own.Addr(); own.IsSingleIP() && !known[a] && !slices.Contains(p.Addresses, a) {
+			p.Held = append(p.Held, a)
+		}
+	}
+	if len(p.Addresses) == 0 {
+		p.Addresses, p.Held = p.Held, nil
 	}
 	slices.SortFunc(p.Addresses, netip.Addr.Compare)
 	return p, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,9 +27,65 @@ func TestARecordThatSomeoneOverwroteDoesNotUnmakeThePod(t *testing.T) {
 			t.Fatalf("record %q: listed are %+v, %q, %v", alias, pods, unfinished, err)
 		}
 		got := pods[0]
-		if !slices.Equal(got.Addresses, p.Addresses) || got.PodMAC != p.PodMAC || got.Ifname != "eth0" || got.ContainerID != "" {
+		if !got.Damaged || !slices.Equal(got.Addresses, p.Addresses) || len(got.Held) > 0 || got.PodMAC != p.PodMAC || got.Ifname != "eth0" || got.ContainerID != "" {
 			t.Errorf("record %q: pod is %+v", alias, got)
 		}
+	}
+}
+
+// Whatever is left of a record, the link and its addresses are listed: nobody else may get them.
+func TestNoDamageToARecordLosesAnAddress(t *testing.T) {
+	host, pod := testnet.New(t), testnet.New(t)
+	k := open(t, host)
+	p := attach(t, k, aPod("c1"), pod)
+	record, err := encodeRecord(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := []string{"", "\x00", " ", "junk", "\xff\xfe\x01\x7f", strings.Repeat("x", 255), "pdr3" + record[4:]}
+	for i := range record {
+		flipped := []byte(record)
+		flipped[i] ^= 0xff
+		texts = append(texts, record[:i], string(flipped), record[:i]+"\x00"+record[i:])
+	}
+	for _, up := range []bool{true, false} {
+		for _, text := range texts {
+			in(t, host, func() error { return setAlias(t, host, p.Link, text) })
+			pods, unfinished, err := k.Pods()
+			if err != nil || len(unfinished) > 0 || len(pods) != 1 || !pods[0].Damaged || !slices.Equal(pods[0].Holds(), p.Addresses) {
+				t.Fatalf("record %q, up %t: listed are %+v, %q, %v", text, up, pods, unfinished, err)
+			}
+		}
+		in(t, host, func() error { return netlink.LinkSetDown(linkOf(t, host, p.Link)) })
+	}
+}
+
+// A pod may give itself addresses. With its record damaged, they must not become its own for it.
+func TestADamagedPodGetsNoMoreThanTheNodeDelivers(t *testing.T) {
+	host, pod, other := testnet.New(t), testnet.New(t), testnet.New(t)
+	k := open(t, host)
+	p := attach(t, k, aPod("c1"), pod)
+	q := aPod("c2")
+	q.Addresses = addrs("10.1.0.9")
+	attach(t, k, q, other)
+	for _, own := range []string{"10.1.0.8/32", "10.1.0.9/32", "172.20.0.1/16"} {
+		pod.Addr("eth0", own)
+	}
+	in(t, host, func() error { return setAlias(t, host, p.Link, "junk") })
+	damaged := func() cluster.LocalPod {
+		t.Helper()
+		pods, _, err := k.Pods()
+		if err != nil || len(pods) != 2 {
+			t.Fatalf("%+v, %v", pods, err)
+		}
+		return pods[slices.IndexFunc(pods, func(p cluster.LocalPod) bool { return p.Damaged })]
+	}
+	if got := damaged(); !slices.Equal(got.Addresses, p.Addresses) || !slices.Equal(got.Held, addrs("10.1.0.8")) {
+		t.Errorf("with routes: %+v", got)
+	}
+	in(t, host, func() error { return flushRoutes(t) })
+	if got := damaged(); !slices.Equal(got.Addresses, addrs("10.1.0.7", "10.1.0.8", "fd00:1::7")) || len(got.Held) > 0 {
+		t.Errorf("without: %+v", got)
 	}
 }
 

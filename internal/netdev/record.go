@@ -3,6 +3,7 @@ package netdev
 import (
 	"crypto/sha256"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"strings"
 
@@ -13,9 +14,15 @@ const (
 	linkPrefix = cluster.LinkPrefix
 	linkDigits = 11 // with the prefix 14, of 15 that the kernel allows (IFNAMSIZ)
 
-	recordVersion = "polder1"
-	recordShaped  = recordVersion + ",shaped"
-	recordMax     = 255 // bytes; the kernel keeps no longer alias (IFALIASZ)
+	recordPlain  = "pdr2"
+	recordShaped = "pdr2s" // somebody limits the pod's bandwidth by queues on its link
+	recordMax    = 255     // bytes; the kernel keeps no longer alias (IFALIASZ)
+
+	// The first words of records without a checksum: agents before wrote them, and their pods may still run.
+	unsummedPlain  = "polder1"
+	unsummedShaped = "polder1,shaped"
+
+	sumDigits = 8
 )
 
 // LinkName is the name of the host side of an attachment's link.
@@ -43,19 +50,18 @@ func podMAC(network, containerID, ifname string) cluster.MAC {
 
 // encodeRecord writes what identifies a pod's attachment, in one line:
 //
-//	polder1 <network> <containerID> <ifname> <address[,address]> [<namespace>/<name>]
+//	pdr2 <network> <containerID> <ifname> <address[,address]> [<namespace>/<name>] <checksum>
 //
-// The first word is polder1,shaped for a pod whose bandwidth is limited by queues on its link.
 // The Kubernetes pod is left out where it does not fit; everything else must.
 func encodeRecord(p cluster.LocalPod) (string, error) {
 	addrs := make([]string, len(p.Addresses))
 	for i, a := range p.Addresses {
-		if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
+		if !isPodAddress(a) {
 			return "", fmt.Errorf("write pod record: address %s: %w", a, ErrRecord)
 		}
 		addrs[i] = a.String()
 	}
-	version := recordVersion
+	version := recordPlain
 	if p.Shaped {
 		version = recordShaped
 	}
@@ -65,34 +71,35 @@ func encodeRecord(p cluster.LocalPod) (string, error) {
 			return "", fmt.Errorf("write pod record: %q is empty or holds a blank: %w", w, ErrRecord)
 		}
 	}
-	record := strings.Join(words, " ")
-	if len(record) > recordMax {
-		return "", fmt.Errorf("write pod record: %d bytes, at most %d: %w", len(record), recordMax, ErrRecord)
+	text := strings.Join(words, " ")
+	most := recordMax - len(" ") - sumDigits
+	if len(text) > most {
+		return "", fmt.Errorf("write pod record: %d bytes, at most %d: %w", len(text), most, ErrRecord)
 	}
-	if !isWord(p.Namespace) || !isWord(p.Name) || strings.Contains(p.Namespace+p.Name, "/") {
-		return record, nil
+	if isWord(p.Namespace) && isWord(p.Name) && !strings.Contains(p.Namespace+p.Name, "/") {
+		if full := text + " " + p.Namespace + "/" + p.Name; len(full) <= most {
+			text = full
+		}
 	}
-	if full := record + " " + p.Namespace + "/" + p.Name; len(full) <= recordMax {
-		return full, nil
-	}
-	return record, nil
+	return text + " " + checksum(text), nil
+}
+
+// checksum tells a record that was cut off or altered: what is left of one may read as another address.
+func checksum(text string) string {
+	return fmt.Sprintf("%0*x", sumDigits, crc32.ChecksumIEEE([]byte(text)))
 }
 
 // decodeRecord reads a record. What it returns has the fields that a record holds, and no others.
 func decodeRecord(record string) (cluster.LocalPod, error) {
-	words := strings.Split(record, " ")
-	if len(words) < 5 || len(words) > 6 || words[0] != recordVersion && words[0] != recordShaped || len(record) > recordMax {
-		return cluster.LocalPod{}, fmt.Errorf("read %q: %w", record, ErrRecord)
+	words, err := recordWords(record)
+	if err != nil {
+		return cluster.LocalPod{}, fmt.Errorf("read %q: %w", record, err)
 	}
-	for _, w := range words {
-		if !isWord(w) {
-			return cluster.LocalPod{}, fmt.Errorf("read %q: %w", record, ErrRecord)
-		}
-	}
-	p := cluster.LocalPod{Network: words[1], ContainerID: words[2], Ifname: words[3], Shaped: words[0] == recordShaped}
+	p := cluster.LocalPod{Network: words[1], ContainerID: words[2], Ifname: words[3]}
+	p.Shaped = words[0] == recordShaped || words[0] == unsummedShaped
 	for a := range strings.SplitSeq(words[4], ",") {
 		addr, err := netip.ParseAddr(a)
-		if err != nil || addr.Zone() != "" || addr.Is4In6() {
+		if err != nil || !isPodAddress(addr) {
 			return cluster.LocalPod{}, fmt.Errorf("read %q: address %q: %w", record, a, ErrRecord)
 		}
 		p.Addresses = append(p.Addresses, addr)
@@ -106,6 +113,38 @@ func decodeRecord(record string) (cluster.LocalPod, error) {
 	}
 	return p, nil
 }
+
+// recordWords splits a record of either version into its five or six words, without the checksum.
+func recordWords(record string) ([]string, error) {
+	if len(record) > recordMax {
+		return nil, ErrRecord
+	}
+	text := record
+	switch version, _, _ := strings.Cut(record, " "); version {
+	case recordPlain, recordShaped:
+		end := strings.LastIndexByte(record, ' ')
+		if end < 0 || record[end+1:] != checksum(record[:end]) {
+			return nil, fmt.Errorf("its checksum is wrong: %w", ErrRecord)
+		}
+		text = record[:end]
+	case unsummedPlain, unsummedShaped:
+	default:
+		return nil, ErrRecord
+	}
+	words := strings.Split(text, " ")
+	if len(words) < 5 || len(words) > 6 {
+		return nil, ErrRecord
+	}
+	for _, w := range words {
+		if !isWord(w) {
+			return nil, ErrRecord
+		}
+	}
+	return words, nil
+}
+
+// isPodAddress says whether an address can be a pod's, and is written in one way alone.
+func isPodAddress(a netip.Addr) bool { return a.IsValid() && a.Zone() == "" && !a.Is4In6() }
 
 // isWord says whether s is printable ASCII without blanks, as everything that CNI and Kubernetes name is.
 func isWord(s string) bool {

@@ -33,7 +33,7 @@ func TestARecordComesBackAsItWasWritten(t *testing.T) {
 		return netip.AddrFrom16(b)
 	}
 	for range 10_000 {
-		p := cluster.LocalPod{Network: word(20), ContainerID: word(70), Ifname: word(15)}
+		p := cluster.LocalPod{Network: word(20), ContainerID: word(70), Ifname: word(15), Shaped: rnd.IntN(2) == 0}
 		for range 1 + rnd.IntN(2) {
 			p.Addresses = append(p.Addresses, random())
 		}
@@ -103,13 +103,60 @@ func TestWhatCannotBeWrittenIsRefused(t *testing.T) {
 
 func TestWhatIsNoRecordIsRefused(t *testing.T) {
 	for _, s := range []string{
-		"", "polder1", "polder1 net c1 eth0", "polder2 net c1 eth0 10.0.0.1", "polder1 net c1 eth0 10.0.0.1,",
+		"", " ", "pdr2", "pdr2 ", "pdr2s 00000000", "pdr3 net c1 eth0 10.0.0.1 00000000", "pdr2 net c1 eth0 10.0.0.1",
+		strings.Repeat("x", 300), "polder1", "polder1 net c1 eth0", "polder2 net c1 eth0 10.0.0.1", "polder1 net c1 eth0 10.0.0.1,",
 		"polder1 net c1 eth0 10.0.0", "polder1  c1 eth0 10.0.0.1", "polder1 net c1 eth0 10.0.0.1 default",
 		"polder1 net c1 eth0 10.0.0.1 default/", "polder1 net c1 eth0 10.0.0.1 a/b/c", "polder1 net c1 eth0 10.0.0.1 a/b c",
 		"polder1 net c1 eth0 fe80::1%eth0", "polder1 net c1 eth0 10.0.0.1 a/b ", "\x00polder1 net c1 eth0 10.0.0.1",
 	} {
 		if p, err := decodeRecord(s); !errors.Is(err, ErrRecord) {
 			t.Errorf("%q reads as %+v, error %v", s, p, err)
+		}
+	}
+}
+
+// What a record says is its link's address: a damaged one must not read as another's.
+func TestARecordThatWasCutOffOrAlteredIsNone(t *testing.T) {
+	for name, spoil := range map[string]func(*cluster.LocalPod){
+		"with a pod's name": func(*cluster.LocalPod) {},
+		"without":           func(p *cluster.LocalPod) { p.Name = "" },
+		"of a shaped pod":   func(p *cluster.LocalPod) { p.Shaped = true },
+		"of 255 bytes": func(p *cluster.LocalPod) {
+			p.Network, p.Name = strings.Repeat("n", recordMax-55), ""
+		},
+	} {
+		p := aPod("0123456789abcdef")
+		spoil(&p)
+		record, err := encodeRecord(p)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for i := range record {
+			if got, err := decodeRecord(record[:i]); err == nil {
+				t.Errorf("%s: cut off after %d bytes, %q reads as %+v", name, i, record, got)
+			}
+			for flip := 1; flip < 256; flip++ {
+				b := []byte(record)
+				b[i] ^= byte(flip)
+				if got, err := decodeRecord(string(b)); err == nil {
+					t.Errorf("%s: altered to %q, it reads as %+v", name, b, got)
+				}
+			}
+		}
+	}
+}
+
+// Pods that came before an upgrade keep what they have.
+func TestARecordOfTheVersionBeforeIsRead(t *testing.T) {
+	p := aPod("c1")
+	p.MTU = 0
+	for record, shaped := range map[string]bool{
+		"polder1 polder c1 eth0 10.1.0.7,fd00:1::7 default/web-c1":        false,
+		"polder1,shaped polder c1 eth0 10.1.0.7,fd00:1::7 default/web-c1": true,
+	} {
+		p.Shaped = shaped
+		if got, err := decodeRecord(record); err != nil || !reflect.DeepEqual(got, p) {
+			t.Errorf("%q reads as %+v, %v", record, got, err)
 		}
 	}
 }
@@ -139,6 +186,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		f.Add(record)
 	}
+	f.Add("polder1 n c e 10.0.0.1 a/b")
 	f.Fuzz(func(t *testing.T, s string) {
 		p, err := decodeRecord(s)
 		if err != nil {

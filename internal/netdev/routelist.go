@@ -48,6 +48,30 @@ func (k *Kernel) routes(n names, table uint32, protocol uint8) (map[routeID]held
 	return held, nil
 }
 
+// deliveredTo lists the addresses that a route of Polder's of their own leads to a link.
+func (k *Kernel) deliveredTo(index int) ([]netip.Addr, error) {
+	var list []netip.Addr
+	for _, ipv4 := range []bool{true, false} {
+		if !ipv4 && !k.ipv6 {
+			continue
+		}
+		m := newMessage(unix.RTM_GETROUTE, 0, rtBody{family: family(ipv4), protocol: Protocol}.bytes()).
+			u32(unix.RTA_OIF, uint32(index))
+		var found []netip.Addr
+		err := k.dump(m, func() { found = nil }, func(b []byte) {
+			id, h, ok := parseRoute(b, names{})
+			if ok && h.protocol == Protocol && h.spec.kind == unix.RTN_UNICAST && id.prefix.IsSingleIP() {
+				found = append(found, id.prefix.Addr())
+			}
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
+		list = append(list, found...)
+	}
+	return list, nil
+}
+
 // strangers returns the protocol of two that is not Polder's.
 func strangers(a, b uint8) uint8 {
 	if a == Protocol {

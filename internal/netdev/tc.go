@@ -28,11 +28,16 @@ const (
 	directAction = 1 // TCA_BPF_FLAG_ACT_DIRECT
 )
 
-// TCProgram is a program of Polder's on one hook of a link.
-type TCProgram struct {
+// TCHook is one of the two hooks of a link.
+type TCHook struct {
+	Link   int // index
 	Egress bool
-	Name   string
-	ID     int // of the program
+}
+
+// TCProgram is a program of Polder's on a hook.
+type TCProgram struct {
+	Name string
+	ID   int // of the program; 0: there is none
 }
 
 // AttachTC puts a program on a link's hook, in the place of the one that Polder had there, without a gap. It is for
@@ -64,24 +69,33 @@ func (k *Kernel) DetachTC(ifindex int, egress bool) error {
 	return nil
 }
 
-// ListTC lists Polder's programs on a link's hooks.
-func (k *Kernel) ListTC(ifindex int) ([]TCProgram, error) {
-	var list []TCProgram
-	for _, egress := range []bool{false, true} {
-		m := newMessage(unix.RTM_GETTFILTER, 0, tcBody(ifindex, 0, tcParent(egress), 0))
-		var found []TCProgram
-		err := k.dump(m, func() { found = nil }, func(b []byte) {
-			if p, ok := parseFilter(b); ok {
-				p.Egress = egress
-				found = append(found, p)
-			}
-		})
-		if err != nil && !gone(err) && !errors.Is(err, unix.EINVAL) {
-			return nil, fmt.Errorf("list programs of link %d: %w", ifindex, err)
-		}
-		list = append(list, found...)
+// ListTC returns what each hook has of Polder's, the zero program for nothing; beside an error, without the hooks that
+// it is about. It asks for the one filter that can be Polder's: a dump would be a system call a hook, and list those of
+// others.
+func (k *Kernel) ListTC(hooks []TCHook) (map[TCHook]TCProgram, error) {
+	messages := make([]*message, len(hooks))
+	for i, h := range hooks {
+		messages[i] = newMessage(unix.RTM_GETTFILTER, 0, filterBody(h.Link, h.Egress)).text(tcaKind, "bpf")
 	}
-	return list, nil
+	replies, err := k.batch(messages...)
+	if err != nil {
+		return nil, fmt.Errorf("list programs: %w", err)
+	}
+	have := make(map[TCHook]TCProgram, len(hooks))
+	var errs errorList
+	for i, r := range replies {
+		if r.err != nil && !gone(r.err) && !errors.Is(r.err, unix.EINVAL) { // EINVAL: there is not even a qdisc
+			errs.add(fmt.Errorf("list programs of link %d: %w", hooks[i].Link, r.err))
+			continue
+		}
+		have[hooks[i]] = TCProgram{}
+		for _, b := range r.data {
+			if p, ok := parseFilter(b); ok {
+				have[hooks[i]] = p
+			}
+		}
+	}
+	return have, errs.err()
 }
 
 // tcBody is struct tcmsg.

@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"encoding/binary"
+	"maps"
 	"runtime"
 	"slices"
 	"testing"
@@ -14,7 +15,7 @@ import (
 )
 
 // program loads "return TC_ACT_UNSPEC" for the traffic control hooks.
-func program(t *testing.T) int {
+func program(t testing.TB) int {
 	t.Helper()
 	var insns []byte
 	for _, insn := range []struct {
@@ -45,7 +46,9 @@ func TestAProgramIsAttachedReplacedListedAndDetached(t *testing.T) {
 	ns := testnet.New(t)
 	k := open(t, ns)
 	index := device(t, ns, "up0")
-	if list, err := k.ListTC(index); err != nil || len(list) > 0 {
+	hooks := []TCHook{{index, false}, {index, true}, {index + 1000, false}} // no such link
+	nothing := map[TCHook]TCProgram{hooks[0]: {}, hooks[1]: {}, hooks[2]: {}}
+	if list, err := k.ListTC(hooks); err != nil || !maps.Equal(list, nothing) {
 		t.Fatalf("before: %v, %v", list, err)
 	}
 	for _, egress := range []bool{false, true} {
@@ -58,8 +61,9 @@ func TestAProgramIsAttachedReplacedListedAndDetached(t *testing.T) {
 			}
 		}
 	}
-	list, err := k.ListTC(index)
-	if err != nil || len(list) != 2 || list[0].Egress || !list[1].Egress || list[0].Name != "polder_test" || list[0].ID == list[1].ID {
+	list, err := k.ListTC(hooks)
+	ingress, egress := list[hooks[0]], list[hooks[1]]
+	if err != nil || ingress.Name != "polder_test" || egress.Name != "polder_test" || ingress.ID == 0 || egress.ID == 0 || ingress.ID == egress.ID || list[hooks[2]].ID != 0 {
 		t.Errorf("listed are %+v, %v", list, err)
 	}
 	in(t, ns, func() error {
@@ -81,7 +85,7 @@ func TestAProgramIsAttachedReplacedListedAndDetached(t *testing.T) {
 			}
 		}
 	}
-	if list, err := k.ListTC(index); err != nil || len(list) > 0 {
+	if list, err := k.ListTC(hooks); err != nil || !maps.Equal(list, nothing) {
 		t.Errorf("after: %v, %v", list, err)
 	}
 }
@@ -97,12 +101,16 @@ func TestProgramsOfOthersAreLeftAloneAndNotListed(t *testing.T) {
 		return netlink.FilterAdd(&netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
 			Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL}, Fd: program(t), Name: "theirs", DirectAction: true})
 	})
-	list, err := k.ListTC(index)
-	if err != nil || len(list) != 1 || list[0].Name != "polder_test" {
+	hook := TCHook{Link: index}
+	list, err := k.ListTC([]TCHook{hook})
+	if err != nil || list[hook].Name != "polder_test" {
 		t.Errorf("listed are %+v, %v", list, err)
 	}
 	if err := k.DetachTC(index, false); err != nil {
 		t.Fatal(err)
+	}
+	if list, err := k.ListTC([]TCHook{hook}); err != nil || list[hook].ID != 0 {
+		t.Errorf("without ours: listed are %+v, %v", list, err)
 	}
 	in(t, ns, func() error {
 		filters, err := netlink.FilterList(linkOf(t, ns, "up0"), netlink.HANDLE_MIN_INGRESS)

@@ -171,10 +171,10 @@ const dialsPerTrial = 3
 // kinds are the dials of a trial, in the order of their numbers.
 func kinds() [dialsPerTrial]kind { return [...]kind{tcp, udp, full} }
 
-// dialAll carries all trials out, each dial by the prober of the node that it comes from, and returns how many.
-func dialAll(sessions []*session, trials []trial, progress func(done, total, failed int)) int {
-	dials := map[*session][]dial{}
-	total := 0
+// dialsOf sorts what is to be dialled by the prober that dials. The number of a dial says which of the trials it is of,
+// and of which kind.
+func dialsOf(trials []trial) (dials map[*session][]dial, total int) {
+	dials = map[*session][]dial{}
 	for i, t := range trials {
 		if t.at.Error != "" {
 			continue // nobody listens
@@ -191,6 +191,12 @@ func dialAll(sessions []*session, trials []trial, progress func(done, total, fai
 			total++
 		}
 	}
+	return dials, total
+}
+
+// dialAll carries all trials out, each dial by the prober of the node that it comes from, and returns how many.
+func dialAll(sessions []*session, trials []trial, progress func(done, total, failed int)) int {
+	dials, total := dialsOf(trials)
 	var mu sync.Mutex
 	done, failed := 0, 0
 	got := func(r result) {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,10 +129,14 @@ func violations(sources []source) []string {
 }
 
 func report(sources []source) {
+	reportPackages(sources)
+	reportLongest(slices.DeleteFunc(slices.Clone(sources), func(s source) bool { return strings.HasSuffix(s.path, "_test.go") }))
+}
+
+func reportPackages(sources []source) {
 	type size struct{ code, tests int }
 	packages := map[string]size{}
 	total := size{}
-	var functions []function
 	for _, s := range sources {
 		dir := filepath.Dir(s.path)
 		p := packages[dir]
@@ -141,28 +146,27 @@ func report(sources []source) {
 		} else {
 			p.code += s.lines
 			total.code += s.lines
-			functions = append(functions, s.functions...)
 		}
 		packages[dir] = p
 	}
-	names := make([]string, 0, len(packages))
-	for name := range packages {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	fmt.Printf("%-28s %7s %7s\n", "lines of", "code", "tests")
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
 		fmt.Printf("%-28s %7d %7d\n", name, packages[name].code, packages[name].tests)
 	}
 	fmt.Printf("%-28s %7d %7d\n", "all", total.code, total.tests)
+}
 
+func reportLongest(sources []source) {
+	var functions []function
+	for _, s := range sources {
+		functions = append(functions, s.functions...)
+	}
 	fmt.Println("\nlongest functions, tests aside")
 	slices.SortStableFunc(functions, func(a, b function) int { return cmp.Compare(b.lines, a.lines) })
 	for _, f := range functions[:min(5, len(functions))] {
 		fmt.Printf("%7d  %s (%s)\n", f.lines, f.name, f.where)
 	}
 	fmt.Println("\nlargest files, tests aside")
-	sources = slices.DeleteFunc(sources, func(s source) bool { return strings.HasSuffix(s.path, "_test.go") })
 	slices.SortStableFunc(sources, func(a, b source) int { return cmp.Compare(b.lines, a.lines) })
 	for _, s := range sources[:min(5, len(sources))] {
 		fmt.Printf("%7d  %s\n", s.lines, s.path)
