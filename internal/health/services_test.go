@@ -2,6 +2,7 @@ package health
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -168,6 +169,17 @@ func TestAListenerThatBrokeIsOpenedAgain(t *testing.T) {
 	<-broken.ended
 	n.mustSync(want)
 	mustAsk(t, n.NS, "[::1]:30100", "/", 200)
+}
+
+func TestANodeThatHasIPv6SwitchedOffIsServedOnIPv4(t *testing.T) {
+	n := newNode(t)
+	n.Do(func() {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	n.mustSync(checks{shop("web"): {Port: 30100, LocalReady: 1}})
+	mustAsk(t, n.NS, "127.0.0.1:30100", "/", 200)
 }
 
 func TestCloseFreesAllPorts(t *testing.T) {
