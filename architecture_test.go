@@ -35,6 +35,7 @@ func layers() map[string]layer {
 
 		"internal/watch": shell, "internal/datapath": shell, "internal/netdev": shell, "internal/probe": shell,
 		"internal/podexec": shell,
+		"internal/health":  shell, // HTTP health checks: who answers load balancers knows neither cluster nor kernel
 
 		"internal/api": loop, "internal/agent": loop,
 

@@ -66,6 +66,7 @@ type Agent struct {
 
 	kernel   *netdev.Kernel
 	datapath *datapath.Datapath
+	proxy    *proxyMetrics // nil: this agent serves no Services
 
 	// The loop's own: nothing else touches these.
 	snapshot *cluster.Snapshot
