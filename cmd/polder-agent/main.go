@@ -66,7 +66,7 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 			return err
 		}
 	} else {
-		kube, err := watch.Kube(f.kubeconfig, f.node, version, false, log) // nobody reads Services yet
+		kube, err := watch.Kube(f.kubeconfig, f.node, version, f.options.Services, log)
 		if err != nil {
 			return err
 		}

@@ -115,12 +115,9 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: log, kernel: kernel, datapath: dp, calls: make(chan call),
-		pods: map[string]cluster.LocalPod{}, pools: map[bool]*ipam.Pool{}, services: newServices()}
-	if cfg.Sockets != "" {
-		if a.sockets.Cookie, err = datapath.NetnsCookie(); err != nil {
-			return nil, errors.Join(err, dp.Close(), kernel.Close())
-		}
-		a.sockets.ClosesSockets = datapath.CanCloseSockets()
+		pods: map[string]cluster.LocalPod{}, pools: map[bool]*ipam.Pool{}}
+	if err := a.openServices(); err != nil {
+		return nil, errors.Join(err, dp.Close(), kernel.Close())
 	}
 	a.status.Store(&api.NodeReport{Node: cfg.Node, Version: cfg.Version})
 	return a, nil
@@ -130,6 +127,7 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.datapath.Close()
 	defer a.kernel.Close()
+	defer a.closeServices()
 	lock, err := lockState(a.cfg.State)
 	if err != nil {
 		return err
@@ -152,9 +150,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return api.Serve(ctx, socket, a.send) })
 	group.Go(func() error { return a.serveHTTP(ctx) })
 	group.Go(func() error { a.announce(ctx); return nil })
-	if a.cfg.Options.Services && a.sockets.ClosesSockets {
-		group.Go(func() error { return a.closeStale(ctx) })
-	}
+	a.runServices(ctx, group)
 	group.Go(func() error { return a.loop(ctx, kernel) })
 	return group.Wait()
 }

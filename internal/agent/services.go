@@ -4,30 +4,78 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/netip"
 	"runtime"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/datapath"
+	"github.com/polder-net/polder/internal/health"
 	"github.com/polder-net/polder/internal/netdev"
 	"github.com/polder-net/polder/internal/service"
 )
 
 // How often the maps of Services are read back: reading tens of thousands of rows is work, and nobody's hands are in
-// there by mistake.
-const rereadServices = time.Minute
+// there by mistake. And how often flows that have ended are looked for.
+const (
+	rereadServices = time.Minute
+	sweepEvery     = 10 * time.Second
+)
 
 // services is the loop's half of the service proxy.
 type services struct {
 	table  *service.Table
 	served *cluster.Services // what table has been told
 	read   time.Time         // when the maps were last read back
-	stale  chan struct{}     // a notice: datagram sockets may be connected to what is gone
+	stale  chan struct{}     // a notice: datagrams may go to what is gone
+
+	proxy  health.Proxy
+	checks *health.Server // of load balancers
+	failed string         // what its last Sync could not do
 }
 
-func newServices() services { return services{stale: make(chan struct{}, 1)} }
+func (a *Agent) openServices() error {
+	a.services.stale = make(chan struct{}, 1)
+	if !a.cfg.Options.Services {
+		return nil
+	}
+	a.services.table = service.NewTable(service.Self{})
+	a.services.checks = health.NewServer(&a.services.proxy)
+	a.proxy = newProxyMetrics(&a.services.proxy)
+	if a.cfg.Sockets == "" {
+		return nil
+	}
+	var err error
+	a.sockets.Cookie, err = datapath.NetnsCookie()
+	a.sockets.ClosesSockets = datapath.CanCloseSockets()
+	return err
+}
+
+func (a *Agent) closeServices() {
+	if a.services.checks != nil {
+		a.services.checks.Close()
+	}
+}
+
+// runServices starts what serves beside the loop.
+func (a *Agent) runServices(ctx context.Context, group *errgroup.Group) {
+	if !a.cfg.Options.Services {
+		return
+	}
+	group.Go(func() error { return a.endFlows(ctx) })
+	if a.cfg.Listen == "" {
+		return
+	}
+	for at, handler := range map[netip.AddrPort]http.Handler{
+		health.ProxyAddr(): a.services.proxy.Handler(), health.StatusAddr(): health.Status(a.proxy.handler()),
+	} {
+		group.Go(func() error { health.Serve(ctx, a.log, at, handler); return nil })
+	}
+}
 
 // refreshServices takes a change of the cluster that concerns Services alone, and nothing else of the node. It returns
 // false if there is more to it.
@@ -46,44 +94,111 @@ func (a *Agent) syncServices() (changes []change, err error) {
 	if !a.cfg.Options.Services {
 		return nil, nil
 	}
-	s := &a.services
-	self := a.serviceSelf()
-	if s.table == nil {
-		s.table = service.NewTable(self)
-	}
-	s.table.SetSelf(self)
-	for _, name := range a.snapshot.Services.ChangedSince(s.served) {
+	s, begun := &a.services, time.Now()
+	names := a.snapshot.Services.ChangedSince(s.served)
+	for _, name := range names {
 		s.table.SetService(name, a.snapshot.Services.Get(name))
 	}
 	s.served = a.snapshot.Services
-	return a.writeServices(s.table.Changed())
+	changed := s.table.Changed()
+	if len(changed) > 0 {
+		s.proxy.Queued(begun)
+		a.proxy.observeChanges(len(names), len(changed))
+	}
+	changes, wrote, err := a.writeServices(changed)
+	if wrote {
+		a.proxy.observeSync(time.Since(begun), err == nil)
+	}
+	if err == nil {
+		s.proxy.Updated(time.Now())
+		if len(changed) > 0 || wrote {
+			a.checkServices()
+		}
+	}
+	return changes, err
 }
 
-func (a *Agent) writeServices(changed map[service.PortName]*service.Port) (changes []change, err error) {
+// writeServices says what it had to repair, and whether there was anything to do.
+func (a *Agent) writeServices(changed map[service.PortName]*service.Port) (repaired []change, wrote bool, err error) {
 	s, now := &a.services, time.Now()
 	switch {
 	case !a.datapath.ServicesKnown() || now.Sub(s.read) >= rereadServices:
 		first := s.read.IsZero()
 		s.read = now
-		var repaired []datapath.Change
-		repaired, err = a.datapath.ResyncServices(s.table.Ports(), now)
+		var found []datapath.Change
+		found, err = a.datapath.ResyncServices(s.table.Ports(), now)
 		if !first && len(changed) == 0 {
-			for _, c := range repaired {
-				changes = append(changes, change{c.Table, c.Row, c.Verb})
+			for _, c := range found {
+				repaired = append(repaired, change{c.Table, c.Row, c.Verb})
 			}
+		}
+		if first {
+			s.notice()
 		}
 	case len(changed) > 0 || a.datapath.RetiredServices():
 		err = a.datapath.SyncServices(changed, now)
 	default:
-		return nil, nil
+		return nil, false, nil
 	}
-	if a.cfg.Sockets != "" && movesDatagrams(changed) {
-		select {
-		case s.stale <- struct{}{}:
-		default:
+	for name := range changed {
+		if name.Protocol == cluster.UDP {
+			s.notice()
+			break
 		}
 	}
-	return changes, err
+	return repaired, true, err
+}
+
+func (s *services) notice() {
+	select {
+	case s.stale <- struct{}{}:
+	default:
+	}
+}
+
+// noteSelf tells the table what this node is, and which addresses no Service may claim.
+func (a *Agent) noteSelf() {
+	if !a.cfg.Options.Services {
+		return
+	}
+	node, known := a.snapshot.Node(a.cfg.Node)
+	self := service.Self{Node: a.cfg.Node, Zone: node.Zone, ExternalIPs: a.cfg.Options.ExternalIPs, Reserved: map[netip.Addr]string{}}
+	for _, n := range a.snapshot.Nodes {
+		for _, addr := range n.Addresses {
+			self.Reserved[addr] = "Node/" + n.Name
+		}
+	}
+	a.services.table.SetSelf(self)
+	a.services.proxy.SetEligible(known && !node.Leaving)
+}
+
+// checkServices brings the answers to load balancers' health checks to what is served, and the counts of what is not.
+func (a *Agent) checkServices() {
+	checks := map[cluster.ServiceName]health.Check{}
+	var internal, external int
+	for _, p := range a.services.table.Ports() {
+		if len(p.Local) == 0 && len(p.Cluster) > 0 {
+			if p.InternalLocal {
+				internal++
+			}
+			if p.ExternalLocal {
+				external++
+			}
+		}
+		if p.HealthCheckNodePort != 0 {
+			name := p.Name.ServiceName
+			checks[name] = health.Check{Port: p.HealthCheckNodePort, LocalReady: max(checks[name].LocalReady, p.LocalReady)}
+		}
+	}
+	a.proxy.setNoLocalEndpoints(internal, external)
+	failed := ""
+	if err := errors.Join(a.services.checks.Sync(checks)...); err != nil {
+		failed = err.Error()
+	}
+	if failed != "" && failed != a.services.failed {
+		a.log.Warn("a load balancer's health check is not answered", "err", failed)
+	}
+	a.services.failed = failed
 }
 
 // socketGroup is the control group whose sockets are to be looked at; empty: none.
@@ -94,44 +209,46 @@ func (a *Agent) socketGroup() string {
 	return a.cfg.Sockets
 }
 
-// movesDatagrams says whether sockets may be left with a backend that is gone.
-func movesDatagrams(changed map[service.PortName]*service.Port) bool {
-	for name := range changed {
-		if name.Protocol == cluster.UDP {
-			return true
-		}
+func (a *Agent) serviceProblems() []cluster.Problem {
+	if a.services.table == nil {
+		return nil
 	}
-	return false
+	return a.services.table.Problems()
 }
 
-// serviceSelf is what choosing a backend needs to know of this node, and which addresses no Service may claim.
-func (a *Agent) serviceSelf() service.Self {
-	node, _ := a.snapshot.Node(a.cfg.Node)
-	self := service.Self{Node: a.cfg.Node, Zone: node.Zone, ExternalIPs: a.cfg.Options.ExternalIPs}
-	return self
-}
-
-// closeStale closes datagram sockets that are connected to backends which are gone, in all pods and the node itself,
-// whenever the loop says that there may be some. It is slow, and nobody waits for it: it has its own kernel.
-func (a *Agent) closeStale(ctx context.Context) error {
+// endFlows ends what outlives its use: flows that nothing passes on, and datagrams' flows and sockets that would go on
+// sending to backends which are gone. It is slow, and nobody waits for it: it has its own kernel.
+func (a *Agent) endFlows(ctx context.Context) error {
 	kernel, err := netdev.Open(a.log)
 	if err != nil {
 		return err
 	}
 	defer kernel.Close()
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
 	for {
+		stale := false
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
 		case <-a.services.stale:
+			stale = true
 		}
-		if err := a.closeStaleIn(kernel); err != nil {
-			a.log.Warn("datagram sockets may stay with a backend that is gone", "err", err)
+		begun := time.Now()
+		ended, err := a.datapath.SweepFlows()
+		if stale && a.sockets.ClosesSockets {
+			err = errors.Join(err, a.closeSockets(kernel))
+		}
+		a.proxy.observeConntrack(time.Since(begun), ended)
+		if err != nil {
+			a.log.Warn("datagrams may go on to a backend that is gone", "err", err)
 		}
 	}
 }
 
-func (a *Agent) closeStaleIn(kernel *netdev.Kernel) error {
+// closeSockets closes datagram sockets that are connected to backends which are gone, of the node itself and all pods.
+func (a *Agent) closeSockets(kernel *netdev.Kernel) error {
 	errs := []error{a.datapath.CloseStaleSockets()}
 	pods, err := kernel.PodNamespaces()
 	errs = append(errs, err)
@@ -162,16 +279,9 @@ func onThread(f func() error) error {
 // Services differ.
 func sameNodes(a, b *cluster.Snapshot) bool {
 	return a != nil && b != nil && sameList(a.Nodes, b.Nodes) && sameList(a.Pods, b.Pods) &&
-		sameList(a.Namespaces, b.Namespaces) && sameList(a.ServiceCIDRs, b.ServiceCIDRs) && sameList(a.Problems, b.Problems)
+		sameList(a.Namespaces, b.Namespaces) && sameList(a.ServiceCIDRs, b.ServiceCIDRs)
 }
 
 func sameList[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
-func (a *Agent) serviceProblems() []cluster.Problem {
-	if a.services.table == nil {
-		return nil
-	}
-	return a.services.table.Problems()
 }

@@ -79,6 +79,7 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 
 	maps, err := a.datapath.SyncMaps(want)
 	errs = append(errs, err)
+	a.noteSelf()
 	services, err := a.syncServices()
 	errs = append(errs, err)
 	programs, err := a.attach(want.Hooks)

@@ -24,12 +24,17 @@ const batchSize = 4096
 
 func readTable[K comparable, V any](m *ebpf.Map, into *map[K]V) error {
 	*into = map[K]V{}
+	return eachRow(m, func(k K, v V) { (*into)[k] = v })
+}
+
+// eachRow calls f with every row of a map.
+func eachRow[K, V any](m *ebpf.Map, f func(K, V)) error {
 	keys, values := make([]K, batchSize), make([]V, batchSize)
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
-			(*into)[keys[i]] = values[i]
+			f(keys[i], values[i])
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) { // that was all
 			return nil

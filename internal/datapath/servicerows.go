@@ -16,6 +16,10 @@ func encodePort(port uint16) uint16 {
 	return binary.NativeEndian.Uint16(b[:])
 }
 
+func decodeAddrPort(a bpfAddr, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(decodeAddr(a), encodePort(port)) // its own inverse
+}
+
 func encodeFrontend(f service.Frontend) bpfFrontendKey {
 	return bpfFrontendKey{Addr: encodeAddr(f.Addr), Port: encodePort(f.Port), Proto: uint8(f.Protocol)}
 }
