@@ -82,11 +82,15 @@ func (t *Table) fill(o *cluster.ServiceObjects, ipv4 bool, ports []*Port) {
 // usesLocal says whether a traffic policy that a frontend follows is Local.
 func (p *Port) usesLocal() bool {
 	for _, kind := range p.Frontends {
-		if kind == ClusterIP && p.InternalLocal || kind != ClusterIP && p.ExternalLocal {
+		if followsLocal(kind, p.InternalLocal, p.ExternalLocal) {
 			return true
 		}
 	}
 	return false
+}
+
+func followsLocal(kind Kind, internal, external bool) bool {
+	return kind == ClusterIP && internal || kind != ClusterIP && external
 }
 
 // shared returns old where it is equal.

@@ -15,7 +15,8 @@ type Excluded struct {
 	Reason  string  // in plain words
 }
 
-// LeftOut says why endpoints of a Service are left out on this node: port by port, sorted as the backends are.
+// LeftOut says why endpoints of a Service are left out on this node: port by port, sorted as the backends are. It knows
+// nothing of other Services: that this one has what it asks for.
 func LeftOut(self Self, objects *cluster.ServiceObjects) []Excluded {
 	if objects == nil || objects.Service == nil {
 		return nil
@@ -24,12 +25,22 @@ func LeftOut(self Self, objects *cluster.ServiceObjects) []Excluded {
 	for _, name := range portNames(objects.Service) {
 		c := chooser{self, objects.Slices, name.Port, name.Protocol, name.IPv4}
 		chosen := c.cluster()
-		if objects.Service.InternalLocal || objects.Service.ExternalLocal {
+		if asksLocal(self, objects.Service, name) {
 			chosen = append(chosen, c.local()...)
 		}
 		all = append(all, c.leftOut(name, chosen)...)
 	}
 	return all
+}
+
+// asksLocal says whether a traffic policy that a frontend of the port would follow is Local.
+func asksLocal(self Self, svc *cluster.Service, name PortName) bool {
+	for f, c := range claims(self, svc) {
+		if c.name(f) == name && followsLocal(c.kind, svc.InternalLocal, svc.ExternalLocal) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *chooser) leftOut(name PortName, chosen []Backend) []Excluded {
