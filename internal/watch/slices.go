@@ -88,7 +88,7 @@ func readPorts(ports []discoveryv1.EndpointPort, t texts) ([]cluster.EndpointPor
 type endpointReader struct {
 	texts        texts
 	ipv4         bool
-	zones, nodes []string // hints of an endpoint before, which the next mostly has, too
+	zones, nodes hints // that endpoints before have, and the next mostly has, too
 
 	bad   int    // endpoints that are left out
 	first string // why the first of them is
@@ -116,9 +116,8 @@ func (r *endpointReader) read(o *discoveryv1.Endpoint) (cluster.Endpoint, error)
 		e.Node = r.texts.shared(*o.NodeName)
 	}
 	if o.Hints != nil {
-		e.ForZones = names(r.texts, r.zones, o.Hints.ForZones, func(z discoveryv1.ForZone) string { return z.Name })
-		e.ForNodes = names(r.texts, r.nodes, o.Hints.ForNodes, func(n discoveryv1.ForNode) string { return n.Name })
-		r.zones, r.nodes = e.ForZones, e.ForNodes
+		e.ForZones = oneOf(&r.zones, r.texts, o.Hints.ForZones, func(z discoveryv1.ForZone) string { return z.Name })
+		e.ForNodes = oneOf(&r.nodes, r.texts, o.Hints.ForNodes, func(n discoveryv1.ForNode) string { return n.Name })
 	}
 	return e, nil
 }
@@ -134,17 +133,25 @@ func (r *endpointReader) address(texts []string) (netip.Addr, error) {
 	return addr, err
 }
 
-// names reads hints. If they are those of had, it returns that: most slices have few different ones.
-func names[T any](t texts, had []string, hints []T, name func(T) string) []string {
-	if len(hints) == 0 {
+// hints are lists of names that endpoints of a slice share. A few: there are few zones, and a search must be short.
+type hints [][]string
+
+// oneOf reads hints as one of had, which it becomes if it is none.
+func oneOf[T any](had *hints, t texts, read []T, name func(T) string) []string {
+	if len(read) == 0 {
 		return nil
 	}
-	if slices.EqualFunc(had, hints, func(s string, h T) bool { return s == name(h) }) {
-		return had
+	for _, h := range *had {
+		if slices.EqualFunc(h, read, func(s string, one T) bool { return s == name(one) }) {
+			return h
+		}
 	}
-	all := make([]string, len(hints))
-	for i, h := range hints {
-		all[i] = t.shared(name(h))
+	all := make([]string, len(read))
+	for i, one := range read {
+		all[i] = t.shared(name(one))
+	}
+	if len(*had) < 8 {
+		*had = append(*had, all)
 	}
 	return all
 }
