@@ -25,7 +25,6 @@ func Rules() []Rule {
 		{Pattern: `LocalhostNodePorts`, Reason: "needs a feature gate of kube-proxy that is off by default"},
 		{Pattern: `KubeProxyNFAcct`, Reason: "reads counters of kube-proxy's iptables mode"},
 		{Pattern: `CLOSE_WAIT timeout`, Reason: "reads a connection timeout that only the host's own network namespace may set"},
-		{Pattern: `check kube-proxy urls`, Reason: "reads kube-proxy itself, which does not run here", When: withoutProxy},
 		{Pattern: `after restarting kube-proxy|after restarting apiserver`, Reason: "restarts a component that runs as a pod; here they are processes"},
 		{Pattern: `rejected for evicted pods`, Reason: "needs local storage isolation, which this rig's kubelets leave off"},
 		{Pattern: `run iperf2`, Reason: "reads an output format of iperf that Debian's version does not print"},
@@ -35,7 +34,6 @@ func Rules() []Rule {
 	}
 }
 
-func withoutProxy(plan rig.Plan) bool { return plan.Proxy == "none" }
 func singleFamily(plan rig.Plan) bool { return plan.Family != "dual" }
 
 // SkipPattern is the expression that keeps a runner from the tests that the rules exclude.

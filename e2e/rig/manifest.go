@@ -10,9 +10,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// withEnvironment reads a manifest of several documents, sets variables in every container of one DaemonSet, and
-// returns all documents as one JSON list.
-func withEnvironment(manifest []byte, daemonSet string, values map[string]string) ([]byte, error) {
+// withEnvironment reads a manifest of several documents, sets variables and arguments in every container of one
+// DaemonSet, and returns all documents as one JSON list.
+func withEnvironment(manifest []byte, daemonSet string, values map[string]string, args ...string) ([]byte, error) {
 	items, err := documents(manifest)
 	if err != nil {
 		return nil, err
@@ -25,7 +25,7 @@ func withEnvironment(manifest []byte, daemonSet string, values map[string]string
 		}
 		found = true
 		for _, list := range []string{"initContainers", "containers"} {
-			setInContainers(item, list, values)
+			setInContainers(item, list, values, args)
 		}
 	}
 	if !found {
@@ -50,8 +50,9 @@ func documents(manifest []byte) ([]map[string]any, error) {
 	return items, nil
 }
 
-// setInContainers sets the variables in one list of a pod template's containers; other variables stay as they are.
-func setInContainers(daemonSet map[string]any, list string, values map[string]string) {
+// setInContainers sets the variables and arguments in one list of a pod template's containers; other variables stay as
+// they are.
+func setInContainers(daemonSet map[string]any, list string, values map[string]string, args []string) {
 	spec, _ := daemonSet["spec"].(map[string]any)
 	template, _ := spec["template"].(map[string]any)
 	pod, _ := template["spec"].(map[string]any)
@@ -79,6 +80,9 @@ func setInContainers(daemonSet map[string]any, list string, values map[string]st
 			kept = append(kept, map[string]any{"name": name, "value": values[name]})
 		}
 		container["env"] = kept
+		if len(args) > 0 {
+			container["args"] = args
+		}
 	}
 }
 

@@ -29,14 +29,15 @@ func socketPrograms() map[desired.Program]ebpf.AttachType {
 // CgroupRoot finds the root of the node's control groups: where the cgroup2 hierarchy is mounted, alone or beside
 // version 1's.
 func CgroupRoot() (string, error) {
-	paths := []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
+	// A container finds the node's under /host: its own /sys/fs/cgroup is its runtime's to make.
+	paths := []string{"/host/sys/fs/cgroup", "/host/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
 	for _, path := range paths {
 		var fs unix.Statfs_t
 		if unix.Statfs(path, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("find control groups: no cgroup2 file system on %v: mount it with: mount -t cgroup2 cgroup2 %s", paths, paths[0])
+	return "", fmt.Errorf("find control groups: no cgroup2 file system on any of %v: mount it with: mount -t cgroup2 cgroup2 %s", paths, paths[2])
 }
 
 // AttachSockets makes the sockets of all processes in a control group meet this agent's programs; an empty path, none.
