@@ -27,7 +27,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	if why != "" {
 		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node, Message: why})
 	}
-	peers := route.CompilePeers(opts.Routing, self, nodes, local)
+	peers := route.CompilePeers(opts.Routing, self, nodes, local, opts.Services)
 	t := Tables{
 		Self:       self,
 		Endpoints:  map[netip.Addr]route.Endpoint{},

@@ -38,8 +38,9 @@ type Peers struct {
 }
 
 // CompilePeers turns the other nodes into rows. nodes holds every node of the cluster with the pod CIDRs that are
-// accepted; self is this one.
-func CompilePeers(mode Mode, self cluster.Node, nodes []cluster.Node, local cluster.Local) Peers {
+// accepted; self is this one. With handover, nodes hand each other the packets of clients outside through the tunnel,
+// whatever way pods' packets take; unless nothing of ours may be on the wire.
+func CompilePeers(mode Mode, self cluster.Node, nodes []cluster.Node, local cluster.Local, handover bool) Peers {
 	c := compiler{mode: mode, self: self, local: local, mtu: uplinkMTU(local), Peers: Peers{
 		Remotes: map[netip.Prefix]Remote{}, Routes: map[RouteKey]Route{}, Rules: map[Rule]bool{}}}
 	if mode == ModeTunnel {
@@ -49,6 +50,9 @@ func CompilePeers(mode Mode, self cluster.Node, nodes []cluster.Node, local clus
 		if n.Name != self.Name {
 			c.node(n)
 		}
+	}
+	if handover && mode != ModeNative && len(nodes) > 1 {
+		c.tunnelFor(self.Address(true).Is4(), uplinkMTU(local))
 	}
 	c.unreachable()
 	c.PodMTU = c.mtu
@@ -179,17 +183,20 @@ func (c *compiler) limit(mtu int) {
 
 func (c *compiler) tunnel(to netip.Addr, path cluster.Path) { c.tunnelMTU(to.Is4(), path.MTU) }
 
-// tunnelMTU asks for the tunnel device, with room for the outer headers on a path.
-func (c *compiler) tunnelMTU(ipv4 bool, path int) {
+// tunnelMTU asks for the tunnel device, and for packets of pods that fit into it.
+func (c *compiler) tunnelMTU(ipv4 bool, path int) { c.limit(c.tunnelFor(ipv4, path)) }
+
+// tunnelFor asks for the tunnel device, with room for the outer headers on a path, and returns what fits.
+func (c *compiler) tunnelFor(ipv4 bool, path int) int {
 	mtu := path - tunnelOverhead6
 	if ipv4 {
 		mtu = path - tunnelOverhead4
 	}
-	c.limit(mtu)
 	if c.Tunnel == nil {
 		c.Tunnel = &TunnelDevice{Name: TunnelName, MTU: mtu, Port: TunnelPort, MAC: tunnelMAC()}
 	}
 	c.Tunnel.MTU = min(c.Tunnel.MTU, mtu)
+	return mtu
 }
 
 // unreachable answers for the addresses of this node that no pod has: an error at once, not a loop by way of the
