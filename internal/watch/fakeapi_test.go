@@ -60,7 +60,9 @@ type fakeEvent struct {
 	object   runtime.Object
 }
 
-func newFakeAPI(t *testing.T) *fakeAPI {
+func newFakeAPI(t *testing.T) *fakeAPI { return fakeAPIOn(t, httptest.NewServer) }
+
+func fakeAPIOn(t *testing.T, listen func(http.Handler) *httptest.Server) *fakeAPI {
 	codecs := serializer.NewCodecFactory(newScheme())
 	info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
 	if !ok {
@@ -71,7 +73,7 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 		objects: map[string]map[string]runtime.Object{"nodes": {}, "pods": {}, "services": {}, "endpointslices": {}, "servicecidrs": {}},
 		news:    make(chan struct{}), refused: make(chan struct{}, 1), version: 1,
 	}
-	f.Server = httptest.NewServer(f)
+	f.Server = listen(f)
 	t.Cleanup(func() {
 		f.CloseClientConnections()
 		f.Close()
