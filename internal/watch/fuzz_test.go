@@ -142,6 +142,11 @@ func mustServe(t *testing.T, name cluster.ServiceName, o *cluster.ServiceObjects
 			t.Errorf("%s: %+v", name, v)
 		}
 	}
+	mustSlice(t, name, o)
+}
+
+func mustSlice(t *testing.T, name cluster.ServiceName, o *cluster.ServiceObjects) {
+	t.Helper()
 	if o.Service == nil && len(o.Slices) == 0 || !slices.IsSortedFunc(o.Slices, func(a, b *cluster.EndpointSlice) int { return strings.Compare(a.Name, b.Name) }) {
 		t.Errorf("slices of %s: %v", name, o.Slices)
 	}
