@@ -223,22 +223,6 @@ func (f *fakeAPI) fail(w http.ResponseWriter, err *apierrors.StatusError) {
 	f.answer(w, int(err.ErrStatus.Code), &err.ErrStatus)
 }
 
-func (f *fakeAPI) list(w http.ResponseWriter, resource string, sel selector) {
-	list, _ := emptyList(resource)
-	var items []runtime.Object
-	f.mu.Lock()
-	for _, obj := range f.objects[resource] {
-		if sel.matches(obj) {
-			items = append(items, obj)
-		}
-	}
-	_ = meta.SetList(list, items)
-	m, _ := meta.ListAccessor(list)
-	m.SetResourceVersion(strconv.Itoa(f.version))
-	f.mu.Unlock()
-	f.answer(w, http.StatusOK, list)
-}
-
 func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string) {
 	q := r.URL.Query()
 	sel, from := selectorOf(r), 0
@@ -288,23 +272,6 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 			return
 		}
 	}
-}
-
-// since returns what a watch hears of: what stops matching is deleted, one that never did is none the wiser.
-func (f *fakeAPI) since(from int, resource string, sel selector) (events []fakeEvent) {
-	for _, e := range f.history {
-		if e.version <= from || e.resource != resource {
-			continue
-		}
-		if !sel.matches(e.object) {
-			if e.kind == "ADDED" {
-				continue
-			}
-			e.kind = "DELETED"
-		}
-		events = append(events, e)
-	}
-	return events
 }
 
 func (f *fakeAPI) event(w io.Writer, kind string, obj runtime.Object) {

@@ -122,3 +122,36 @@ func (f *fakeAPI) patch(w http.ResponseWriter, r *http.Request, name, sub string
 	f.store(patched)
 	f.answer(w, http.StatusOK, f.objects["nodes"][name])
 }
+
+func (f *fakeAPI) list(w http.ResponseWriter, resource string, sel selector) {
+	list, _ := emptyList(resource)
+	var items []runtime.Object
+	f.mu.Lock()
+	for _, obj := range f.objects[resource] {
+		if sel.matches(obj) {
+			items = append(items, obj)
+		}
+	}
+	_ = meta.SetList(list, items)
+	m, _ := meta.ListAccessor(list)
+	m.SetResourceVersion(strconv.Itoa(f.version))
+	f.mu.Unlock()
+	f.answer(w, http.StatusOK, list)
+}
+
+// since returns what a watch hears of: what stops matching is deleted, one that never did is none the wiser.
+func (f *fakeAPI) since(from int, resource string, sel selector) (events []fakeEvent) {
+	for _, e := range f.history {
+		if e.version <= from || e.resource != resource {
+			continue
+		}
+		if !sel.matches(e.object) {
+			if e.kind == "ADDED" {
+				continue
+			}
+			e.kind = "DELETED"
+		}
+		events = append(events, e)
+	}
+	return events
+}
