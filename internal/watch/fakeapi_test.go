@@ -2,7 +2,6 @@ package watch
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,15 +17,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 )
@@ -60,7 +56,9 @@ type fakeEvent struct {
 	object   runtime.Object
 }
 
-func newFakeAPI(t *testing.T) *fakeAPI {
+func newFakeAPI(t *testing.T) *fakeAPI { return fakeAPIOn(t, httptest.NewServer) }
+
+func fakeAPIOn(t *testing.T, listen func(http.Handler) *httptest.Server) *fakeAPI {
 	codecs := serializer.NewCodecFactory(newScheme())
 	info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
 	if !ok {
@@ -71,7 +69,7 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 		objects: map[string]map[string]runtime.Object{"nodes": {}, "pods": {}, "services": {}, "endpointslices": {}, "servicecidrs": {}},
 		news:    make(chan struct{}), refused: make(chan struct{}, 1), version: 1,
 	}
-	f.Server = httptest.NewServer(f)
+	f.Server = listen(f)
 	t.Cleanup(func() {
 		f.CloseClientConnections()
 		f.Close()
@@ -149,47 +147,6 @@ func (f *fakeAPI) remove(obj runtime.Object) {
 	})
 }
 
-func fakeKey(obj runtime.Object) (resource, key string) {
-	key, err := objectKey(obj)
-	if err != nil {
-		panic(err)
-	}
-	return resourceOf(obj), key
-}
-
-func resourceOf(obj runtime.Object) string {
-	switch obj.(type) {
-	case *corev1.Node:
-		return "nodes"
-	case *corev1.Pod:
-		return "pods"
-	case *corev1.Service:
-		return "services"
-	case *discoveryv1.EndpointSlice:
-		return "endpointslices"
-	case *networkingv1.ServiceCIDR:
-		return "servicecidrs"
-	}
-	panic("no resource")
-}
-
-// emptyList returns a list of a resource's objects, and an object of it.
-func emptyList(resource string) (list, one runtime.Object) {
-	switch resource {
-	case "nodes":
-		return &corev1.NodeList{}, &corev1.Node{}
-	case "pods":
-		return &corev1.PodList{}, &corev1.Pod{}
-	case "services":
-		return &corev1.ServiceList{}, &corev1.Service{}
-	case "endpointslices":
-		return &discoveryv1.EndpointSliceList{}, &discoveryv1.EndpointSlice{}
-	case "servicecidrs":
-		return &networkingv1.ServiceCIDRList{}, &networkingv1.ServiceCIDR{}
-	}
-	panic("no resource")
-}
-
 func (f *fakeAPI) node(name string) (n *corev1.Node) {
 	f.set(func() { n = f.objects["nodes"][name].DeepCopyObject().(*corev1.Node) })
 	return n
@@ -237,19 +194,23 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		name, sub, _ := strings.Cut(name, "/")
 		f.patch(w, r, name, sub)
 	case name != "":
-		f.mu.Lock()
-		obj := f.objects[resource][name]
-		f.mu.Unlock()
-		if obj == nil {
-			f.fail(w, apierrors.NewNotFound(schema.GroupResource{Resource: resource}, name))
-			return
-		}
-		f.answer(w, http.StatusOK, obj)
+		f.get(w, resource, name)
 	case q.Get("watch") == "true":
 		f.watch(w, r, resource)
 	default:
 		f.list(w, resource, selectorOf(r))
 	}
+}
+
+func (f *fakeAPI) get(w http.ResponseWriter, resource, name string) {
+	f.mu.Lock()
+	obj := f.objects[resource][name]
+	f.mu.Unlock()
+	if obj == nil {
+		f.fail(w, apierrors.NewNotFound(schema.GroupResource{Resource: resource}, name))
+		return
+	}
+	f.answer(w, http.StatusOK, obj)
 }
 
 func (f *fakeAPI) answer(w http.ResponseWriter, code int, obj runtime.Object) {
@@ -260,36 +221,6 @@ func (f *fakeAPI) answer(w http.ResponseWriter, code int, obj runtime.Object) {
 
 func (f *fakeAPI) fail(w http.ResponseWriter, err *apierrors.StatusError) {
 	f.answer(w, int(err.ErrStatus.Code), &err.ErrStatus)
-}
-
-// selector is the selectors of a request, of which agents use one of each kind.
-type selector struct{ fields, labels string }
-
-func selectorOf(r *http.Request) selector {
-	return selector{r.URL.Query().Get("fieldSelector"), r.URL.Query().Get("labelSelector")}
-}
-
-func (s selector) matches(obj runtime.Object) bool {
-	m, _ := meta.Accessor(obj)
-	_, labelled := m.GetLabels()[strings.TrimPrefix(s.labels, "!")]
-	pod, ok := obj.(*corev1.Pod)
-	return !labelled && (s.fields == "" || (ok && s.fields == "spec.nodeName="+pod.Spec.NodeName))
-}
-
-func (f *fakeAPI) list(w http.ResponseWriter, resource string, sel selector) {
-	list, _ := emptyList(resource)
-	var items []runtime.Object
-	f.mu.Lock()
-	for _, obj := range f.objects[resource] {
-		if sel.matches(obj) {
-			items = append(items, obj)
-		}
-	}
-	_ = meta.SetList(list, items)
-	m, _ := meta.ListAccessor(list)
-	m.SetResourceVersion(strconv.Itoa(f.version))
-	f.mu.Unlock()
-	f.answer(w, http.StatusOK, list)
 }
 
 func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string) {
@@ -325,19 +256,7 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 		w.(http.Flusher).Flush()
 		f.mu.Lock()
 		news, ended := f.news, f.cuts != cuts
-		var events []fakeEvent
-		for _, e := range f.history {
-			if e.version <= from || e.resource != resource {
-				continue
-			}
-			if !sel.matches(e.object) {
-				if e.kind == "ADDED" {
-					continue
-				}
-				e.kind = "DELETED" // it has stopped matching; one that never did is none the wiser
-			}
-			events = append(events, e)
-		}
+		events := f.since(from, resource, sel)
 		f.mu.Unlock()
 		if ended {
 			return
@@ -355,61 +274,11 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 	}
 }
 
-func bookmark(resource string, version int) runtime.Object {
-	_, one := emptyList(resource)
-	m, _ := meta.Accessor(one)
-	m.SetResourceVersion(strconv.Itoa(version))
-	m.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
-	return one
-}
-
 func (f *fakeAPI) event(w io.Writer, kind string, obj runtime.Object) {
 	var raw, frame bytes.Buffer
 	_ = f.enc.Encode(obj.DeepCopyObject(), &raw)
 	_ = f.info.StreamSerializer.Encode(&metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: raw.Bytes()}}, &frame)
 	_, _ = w.Write(frame.Bytes())
-}
-
-// patch applies a strategic merge patch as the API server does: of the status subresource only the status counts, of
-// the object everything else, and a resource version in the patch must be the object's.
-func (f *fakeAPI) patch(w http.ResponseWriter, r *http.Request, name, sub string) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		panic(err)
-	}
-	if f.beforePatch != nil {
-		f.beforePatch()
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	old := f.objects["nodes"][name].(*corev1.Node)
-	var asked corev1.Node
-	if err := json.Unmarshal(body, &asked); err != nil {
-		panic(err)
-	}
-	if v := asked.ResourceVersion; v != "" && v != old.ResourceVersion {
-		f.fail(w, apierrors.NewConflict(schema.GroupResource{Resource: "nodes"}, name, nil))
-		return
-	}
-	before, err := json.Marshal(old)
-	if err != nil {
-		panic(err)
-	}
-	after, err := strategicpatch.StrategicMergePatch(before, body, corev1.Node{})
-	if err != nil {
-		panic(err)
-	}
-	patched := &corev1.Node{}
-	if err := json.Unmarshal(after, patched); err != nil {
-		panic(err)
-	}
-	if sub == "status" {
-		patched.Spec = old.Spec
-	} else {
-		patched.Status = old.Status
-	}
-	f.store(patched)
-	f.answer(w, http.StatusOK, f.objects["nodes"][name])
 }
 
 // quiet is a log for what is not to be seen.

@@ -49,7 +49,7 @@ func preferKubelet(cfg *rest.Config, root string, log *slog.Logger) (others []st
 			continue
 		}
 		if err != nil {
-			log.Warn("the kubelet's address of the API server is not used", "file", file, "err", err)
+			log.Info("the kubelet's address of the API server is not used", "file", file, "err", err)
 			return nil
 		}
 		log.Info("the API server is reached as the kubelet does", "file", file, "server", server, "instead", cfg.Host)

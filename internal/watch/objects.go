@@ -32,26 +32,32 @@ func readNode(n *corev1.Node) (cluster.Node, []string) {
 			}
 		}
 	}
-	cidrs := n.Spec.PodCIDRs
-	if len(cidrs) == 0 && n.Spec.PodCIDR != "" {
-		cidrs = []string{n.Spec.PodCIDR}
+	cidrs, more := readPodCIDRs(n)
+	node.PodCIDRs = cidrs
+	return node, append(problems, more...)
+}
+
+func readPodCIDRs(n *corev1.Node) (cidrs []netip.Prefix, problems []string) {
+	texts := n.Spec.PodCIDRs
+	if len(texts) == 0 && n.Spec.PodCIDR != "" {
+		texts = []string{n.Spec.PodCIDR}
 	}
-	for _, s := range cidrs {
+	for _, s := range texts {
 		cidr, err := parseCIDR(s)
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("read pod CIDR: %v", err))
 			continue
 		}
-		if first, ok := node.PodCIDR(cidr.Addr().Is4()); ok {
-			problems = append(problems, fmt.Sprintf("pod CIDR %s: there is one of the same family, %s, which counts", s, first))
+		if i := slices.IndexFunc(cidrs, func(p netip.Prefix) bool { return p.Addr().Is4() == cidr.Addr().Is4() }); i >= 0 {
+			problems = append(problems, fmt.Sprintf("pod CIDR %s: there is one of the same family, %s, which counts", s, cidrs[i]))
 			continue
 		}
 		if cidr != cidr.Masked() {
 			problems = append(problems, fmt.Sprintf("pod CIDR %s has bits beyond its length: write %s, which counts", s, cidr.Masked()))
 		}
-		node.PodCIDRs = append(node.PodCIDRs, cidr.Masked())
+		cidrs = append(cidrs, cidr.Masked())
 	}
-	return node, problems
+	return cidrs, problems
 }
 
 // isLeavingTaint knows the taint by which the cluster autoscaler says that it is about to delete the node.
