@@ -63,14 +63,6 @@ int from_pod(struct __sk_buff *ctx)
 	return finish(ctx, rc);
 }
 
-// Is the sender a pod of the cluster?
-static __always_inline _Bool is_pod(const struct addr *a)
-{
-	struct remote *r = find_remote(a);
-
-	return r && !r->host;
-}
-
 static __always_inline int route_from_network(struct __sk_buff *ctx, struct packet *p, struct config *cfg)
 {
 	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
@@ -81,7 +73,7 @@ static __always_inline int route_from_network(struct __sk_buff *ctx, struct pack
 	    (prefix_has(&cfg->pod_cidr[0], &p->src) || prefix_has(&cfg->pod_cidr[1], &p->src)))
 		return to_pod ? -DROP_SPOOFED_SOURCE : TO_STACK;
 	if (cfg->services) {
-		rc = serve(ctx, p, to_pod, !is_pod(&p->src));
+		rc = serve(ctx, p, to_pod, 1);
 		if (rc != GO_ON)
 			return rc;
 		if (p->served)
@@ -158,7 +150,7 @@ static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packe
 		return -DROP_UNKNOWN_TUNNEL_PEER;
 	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
 	if (cfg->services) {
-		rc = serve(ctx, p, ep && ep->ifindex, inner->host);
+		rc = serve(ctx, p, ep && ep->ifindex, 1);
 		if (rc != GO_ON)
 			return rc;
 		if (p->served)

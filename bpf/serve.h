@@ -93,7 +93,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, __u32 outside
 	return BEGUN;
 }
 
-// The whole of it. to_pod: the packet is for a pod, so no frontend's; outside: it is from no pod of the cluster.
+// The whole of it. to_pod: the packet is for a pod, so no frontend's; outside: it is from no pod of this node.
 // GO_ON: it goes on to p->dst; where it was translated, p->served says so.
 __noinline int serve(struct __sk_buff *ctx, struct packet *p, __u32 to_pod, __u32 outside)
 {
@@ -132,12 +132,14 @@ __noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
 	struct work *w = get_work();
 	struct endpoint *ep;
 	struct remote *r;
+	struct addr dst;
 	_Bool answer;
 
 	if (!p || !w)
 		return TO_STACK;
 	answer = w->forward.flags & FLOW_REPLY;
-	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
+	dst = p->dst; // Linux 6.1 wants keys on the stack
+	ep = bpf_map_lookup_elem(&endpoints, &dst);
 	if (p->ttl <= 1 || p->options || (ep && (!ep->ifindex || ep->shaped)))
 		return TO_STACK;
 	if (ep)

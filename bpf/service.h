@@ -12,16 +12,18 @@ static __always_inline _Bool backend_equal(const struct backend *a, const struct
 	return addr_equal(&a->addr, &b->addr) && a->port == b->port;
 }
 
-// Is this an address of some node, this one's or another's?
-static __always_inline _Bool is_node_address(const struct addr *a)
+// Is this an address with a node port? All nodes' are; but where only backends of the node that was asked may answer,
+// that node must be asked.
+static __always_inline _Bool has_node_port(const struct frontend *f, const struct addr *a)
 {
-	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, a);
+	struct addr key = *a; // Linux 6.1 wants keys on the stack
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &key);
 	struct remote *r;
 
 	if (ep)
 		return !ep->ifindex;
 	r = find_remote(a);
-	return r && r->host;
+	return r && r->host && !(f->flags & FRONTEND_OUTSIDE_LOCAL);
 }
 
 // The frontend of an address and port: its own, else the node port, which every address of every node has.
@@ -34,7 +36,7 @@ static __always_inline struct frontend *find_frontend(const struct addr *a, __be
 		return f->flags & FRONTEND_ADDRESS ? NULL : f;
 	key.addr = addr_is_v4(a) ? addr_v4(0) : (struct addr){};
 	f = bpf_map_lookup_elem(&frontends, &key);
-	return f && is_node_address(a) ? f : NULL;
+	return f && has_node_port(f, a) ? f : NULL;
 }
 
 // Does the backend serve a client of the frontend? NULL: no, or no more.

@@ -127,14 +127,14 @@ func (r *Rig) installPolder(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("install polder: %w", err)
 	}
-	var args []string
+	services := "external-ips" // which one of the tests wants
 	if r.Plan.Proxy == "kube-proxy" {
-		args = []string{"--services", "off"}
+		services = "off"
 	}
 	list, err := withEnvironment(manifest, "polder", map[string]string{
 		"KUBERNETES_SERVICE_HOST": r.Plan.ControlPlaneAddresses()[0],
 		"KUBERNETES_SERVICE_PORT": fmt.Sprint(apiPort),
-	}, args...)
+	}, "--services", services)
 	if err != nil {
 		return fmt.Errorf("install polder: %w", err)
 	}
