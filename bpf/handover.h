@@ -61,7 +61,8 @@ static __always_inline int go_back(struct __sk_buff *ctx, struct packet *p, stru
 // The backend that the first node chose, by its slot. Where this node knows of other backends by now, any that is here.
 static __always_inline _Bool find_here(const struct frontend *f, __u32 slot, struct backend *b)
 {
-	for (__u32 i = 0; i < 64 && i < f->outside.count; i++) {
+#pragma unroll // Linux 6.1 takes some loops for endless
+	for (__u32 i = 0; i < 16 && i < f->outside.count; i++) {
 		struct backend_key key = {.generation = f->generation,
 					  .slot = f->outside.first + (slot + i) % f->outside.count};
 		struct backend *found = bpf_map_lookup_elem(&backends, &key);
