@@ -162,6 +162,9 @@ func (c *Cluster) waitReady(ctx context.Context, o Options) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Deadline, fmt.Errorf("gave up after %s", o.Deadline))
 	defer cancel()
+	if err := c.Fabric().Do(func() error { return awaitAddresses(ctx) }); err != nil {
+		return err
+	}
 	for _, n := range c.Nodes() {
 		if err := n.Do(func() error { return awaitAddresses(ctx) }); err != nil {
 			return err

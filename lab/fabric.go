@@ -79,6 +79,10 @@ func addBridge(rack int, router bool) error {
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return err
 	}
+	// As for a node's: the router asks for neighbours from its link-local address, and drops packets while it has none.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+bridge.Name+"/accept_dad", []byte("0"), 0); err != nil {
+		return err
+	}
 	if router {
 		for i, p := range rackPrefixes(rack) {
 			if err := addAddress(bridge, netip.PrefixFrom(routers(rack)[i], p.Bits())); err != nil {
