@@ -93,8 +93,24 @@ func (f folder) claim() error {
 	return nil
 }
 
+// lockPatience is how long a lock is waited for: a child of a command that was killed holds it until it has become
+// another program.
+const lockPatience = time.Second
+
 // lock holds the lab for one who changes it (exclusive) or one who adds or takes a pod. It fails when another has it.
 func (f folder) lock(exclusive bool) (unlock func(), err error) {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		unlock, err = f.tryLock(exclusive)
+		if !errors.Is(err, errLocked) || time.Now().After(deadline) {
+			return unlock, err
+		}
+	}
+}
+
+// errLocked says that another command has the lock.
+var errLocked = errors.New("another command is at work on the lab")
+
+func (f folder) tryLock(exclusive bool) (unlock func(), err error) {
 	how := unix.LOCK_SH | unix.LOCK_NB
 	if exclusive {
 		how = unix.LOCK_EX | unix.LOCK_NB
@@ -109,7 +125,7 @@ func (f folder) lock(exclusive bool) (unlock func(), err error) {
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		file.Close()
-		return nil, fmt.Errorf("another command is at work on the lab in %s: wait for it, or stop it", f)
+		return nil, fmt.Errorf("%w in %s: wait for it, or stop it", errLocked, f)
 	}
 	if err != nil {
 		file.Close()
