@@ -18,11 +18,16 @@ func plan(o Options) record {
 	r := record{Racks: o.Racks, Bin: o.Bin, AgentArgs: o.AgentArgs}
 	for i := range o.Nodes {
 		n, rack := i+1, i%o.Racks
-		r.Nodes = append(r.Nodes, nodeRecord{
+		node := nodeRecord{
 			Name: fmt.Sprintf("node-%d", n), Number: n, Rack: rack,
 			Addresses: nodeAddresses(n, rack), PodCIDRs: podCIDRs(n),
-		})
+		}
+		if o.Zones > 0 {
+			node.Zone = fmt.Sprintf("zone-%d", 1+i%o.Zones)
+		}
+		r.Nodes = append(r.Nodes, node)
 	}
+	r.Outside = planOutside(o.Racks)
 	return r
 }
 
@@ -65,6 +70,9 @@ func (c *Cluster) makeFolders() error {
 			return err
 		}
 	}
+	if err := writeManifest(filepath.Join(c.folder.manifests(), "servicecidr.yaml"), serviceCIDRManifest()); err != nil {
+		return err
+	}
 	for _, n := range c.record.Nodes {
 		for _, own := range ownFolders() {
 			if err := os.MkdirAll(c.folder.root(n.Name, own), 0o755); err != nil {
@@ -89,11 +97,14 @@ func (c *Cluster) startHolders(o Options) error {
 		return err
 	}
 	defer fabric.Close()
-	if err := buildFabric(fabric, c.record.Racks, c.record.Nodes); err != nil {
+	if err := buildFabric(fabric, c.record); err != nil {
 		return fmt.Errorf("build fabric: %w", err)
 	}
-	c.record.Fabric, err = c.startHolder(fabric, "fabric", 0, "lab", "hold-fabric")
+	c.record.Fabric, err = c.startHolder(fabric, "fabric", 0, "lab", "hold-fabric", "--state", string(c.folder))
 	if err != nil {
+		return err
+	}
+	if err := c.startOutside(fabric); err != nil {
 		return err
 	}
 	for i := range c.record.Nodes {
@@ -162,6 +173,11 @@ func (c *Cluster) waitReady(ctx context.Context, o Options) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Deadline, fmt.Errorf("gave up after %s", o.Deadline))
 	defer cancel()
+	for _, p := range []Place{c.Fabric(), c.Outside()} {
+		if err := p.Do(func() error { return awaitAddresses(ctx) }); err != nil {
+			return err
+		}
+	}
 	for _, n := range c.Nodes() {
 		if err := n.Do(func() error { return awaitAddresses(ctx) }); err != nil {
 			return err

@@ -48,6 +48,7 @@ func (c *Cluster) Down() error {
 // reap collects the exit status of the holders, where this process started them.
 func (c *Cluster) reap() {
 	c.record.Fabric.reap()
+	c.record.Outside.Holder.reap()
 	for _, n := range c.record.Nodes {
 		n.Holder.reap()
 	}

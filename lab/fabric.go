@@ -48,7 +48,7 @@ func inNetns(file *os.File, f func() error) error {
 func bridgeName(rack int) string { return fmt.Sprintf("rack-%d", rack) }
 
 // buildFabric makes the bridges in the fabric's namespace and, with several racks, the router between them.
-func buildFabric(fabric *os.File, racks int, nodes []nodeRecord) error {
+func buildFabric(fabric *os.File, r record) error {
 	return inNetns(fabric, func() error {
 		if err := setUp("lo"); err != nil {
 			return err
@@ -58,13 +58,13 @@ func buildFabric(fabric *os.File, racks int, nodes []nodeRecord) error {
 		for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
 			os.WriteFile("/proc/sys/net/bridge/"+name, []byte("0"), 0)
 		}
-		for rack := range racks {
-			if err := addBridge(rack, racks > 1); err != nil {
+		for rack := range max(r.Racks, r.Outside.Rack+1) {
+			if err := addBridge(rack, r.Racks > 1); err != nil {
 				return fmt.Errorf("add bridge of rack %d: %w", rack, err)
 			}
 		}
-		if racks > 1 {
-			return routeBetweenRacks(nodes)
+		if r.Racks > 1 {
+			return routeBetweenRacks(append(r.Nodes[:len(r.Nodes):len(r.Nodes)], r.Outside))
 		}
 		return nil
 	})
@@ -77,6 +77,10 @@ func addBridge(rack int, router bool) error {
 		MulticastSnooping: &noSnooping,
 	}
 	if err := netlink.LinkAdd(bridge); err != nil {
+		return err
+	}
+	// As for a node's: the router asks for neighbours from its link-local address, and drops packets while it has none.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+bridge.Name+"/accept_dad", []byte("0"), 0); err != nil {
 		return err
 	}
 	if router {
@@ -110,13 +114,21 @@ func routeBetweenRacks(nodes []nodeRecord) error {
 		}
 	}
 	for _, n := range nodes {
-		for _, p := range n.Addresses {
-			rule := netlink.NewRule()
-			rule.Priority, rule.Table, rule.Src = 200, unix.RT_TABLE_MAIN, ipNet(netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
-			if err := netlink.RuleAdd(rule); err != nil {
+		for _, a := range n.addresses() {
+			if err := forwardFrom(netip.PrefixFrom(a, a.BitLen())); err != nil {
 				return fmt.Errorf("add rule for %s: %w", n.Name, err)
 			}
 		}
+	}
+	return nil
+}
+
+// forwardFrom makes the router forward what comes from a source. Doing it twice is fine.
+func forwardFrom(source netip.Prefix) error {
+	rule := netlink.NewRule()
+	rule.Priority, rule.Table, rule.Src = 200, unix.RT_TABLE_MAIN, ipNet(source)
+	if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func Hold(ctx context.Context, state, node string) error {
 	return nil
 }
 
-// HoldStill is the life of a pod's and of the fabric's process: it does nothing, until ctx is done.
+// HoldStill is the life of a process that only keeps its namespaces: it does nothing, until ctx is done.
 func HoldStill(ctx context.Context) { <-ctx.Done() }
 
 // runAgent runs the agent once. When ctx is done it gets SIGTERM and, if that does not end it, SIGKILL.

@@ -17,15 +17,20 @@ func nodeManifest(n nodeRecord) object {
 		addresses = append(addresses, object{"type": "InternalIP", "address": p.Addr().String()})
 	}
 	addresses = append(addresses, object{"type": "Hostname", "address": n.Name})
+	labels := object{"kubernetes.io/hostname": n.Name}
+	if n.Zone != "" {
+		labels["topology.kubernetes.io/zone"] = n.Zone
+	}
 	return object{
 		"apiVersion": "v1",
 		"kind":       "Node",
-		"metadata":   object{"name": n.Name, "labels": object{"kubernetes.io/hostname": n.Name}},
+		"metadata":   object{"name": n.Name, "labels": labels},
 		"spec":       object{"podCIDR": n.PodCIDRs[0], "podCIDRs": n.PodCIDRs},
 		"status":     object{"addresses": addresses},
 	}
 }
 
+// podManifest says a pod as Kubernetes would: it is ready when it has its addresses, unless it was told not to be.
 func podManifest(p podRecord, hostIP netip.Addr) object {
 	status := object{"phase": "Pending", "hostIP": hostIP}
 	if len(p.Addresses) > 0 {
@@ -33,14 +38,46 @@ func podManifest(p podRecord, hostIP netip.Addr) object {
 		for _, a := range p.Addresses {
 			ips = append(ips, object{"ip": a.String()})
 		}
-		status = object{"phase": "Running", "hostIP": hostIP, "podIP": p.Addresses[0], "podIPs": ips}
+		ready := "True"
+		if p.NotReady {
+			ready = "False"
+		}
+		status = object{
+			"phase": "Running", "hostIP": hostIP, "podIP": p.Addresses[0], "podIPs": ips,
+			"conditions": []object{{"type": "Ready", "status": ready}},
+		}
+	}
+	metadata := object{"name": p.Name, "namespace": podNamespace, "uid": p.UID, "labels": p.Labels}
+	if !p.Terminating.IsZero() {
+		metadata["deletionTimestamp"] = p.Terminating
+		metadata["deletionGracePeriodSeconds"] = int(gracePeriod.Seconds())
+	}
+	container := object{"name": "pause", "image": "none"}
+	var ports []object
+	for _, port := range p.Serve {
+		for _, protocol := range []string{"TCP", "UDP"} {
+			ports = append(ports, object{"containerPort": port, "protocol": protocol})
+		}
+	}
+	if len(ports) > 0 {
+		container["ports"] = ports
 	}
 	return object{
 		"apiVersion": "v1",
 		"kind":       "Pod",
-		"metadata":   object{"name": p.Name, "namespace": podNamespace, "uid": p.UID, "labels": object{"app": p.Name}},
-		"spec":       object{"nodeName": p.Node, "containers": []object{{"name": "pause", "image": "none"}}},
+		"metadata":   metadata,
+		"spec":       object{"nodeName": p.Node, "containers": []object{container}},
 		"status":     status,
+	}
+}
+
+// serviceCIDRManifest says what the lab takes cluster IPs from.
+func serviceCIDRManifest() object {
+	return object{
+		"apiVersion": "networking.k8s.io/v1",
+		"kind":       "ServiceCIDR",
+		"metadata":   object{"name": "kubernetes"},
+		"spec":       object{"cidrs": serviceCIDRs()},
 	}
 }
 

@@ -23,6 +23,7 @@ const MaxNodes = 200
 type Options struct {
 	Nodes int // default 3
 	Racks int // default 1; each is a subnet of its own, nodes are dealt out to them in turn
+	Zones int // default 0: nodes have no zone; else they are dealt out to zone-1, zone-2, …
 
 	// State is the folder that holds all the lab's files; default DefaultState. Labs with different folders do not
 	// see each other.
@@ -53,6 +54,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.Racks < 1 || o.Racks > o.Nodes {
 		return o, fmt.Errorf("a lab of %d nodes has 1 to %d racks, not %d", o.Nodes, o.Nodes, o.Racks)
+	}
+	if o.Zones < 0 || o.Zones > o.Nodes {
+		return o, fmt.Errorf("a lab of %d nodes has 0 to %d zones, not %d", o.Nodes, o.Nodes, o.Zones)
 	}
 	if o.State == "" {
 		o.State = DefaultState
@@ -89,7 +93,8 @@ func (o Options) checkPrograms() error {
 }
 
 // The address plan. Rack r is 172.30.r.0/24 and fd30:0:0:r::/64; node n has the host part 10+n there, and the pod
-// CIDRs 10.244.n.0/24 and fd00:244:0:n::/64.
+// CIDRs 10.244.n.0/24 and fd00:244:0:n::/64. The client outside has the host part 250 of rack 0 or, where there are
+// several, of one more that is its own.
 
 func rackPrefixes(rack int) [2]netip.Prefix {
 	return [2]netip.Prefix{

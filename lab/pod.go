@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/polder-net/polder/internal/cluster"
 )
 
@@ -32,6 +34,11 @@ type Pod struct {
 type PodOptions struct {
 	Name string
 	Node string // default: the node with the fewest pods
+
+	Labels map[string]string // default: app=NAME
+
+	// Serve are ports at which the pod answers, by TCP and UDP, who it is and whom it sees.
+	Serve []uint16
 
 	// Capabilities are passed to the plugins as runtimeConfig: "portMappings", "bandwidth".
 	Capabilities map[string]any
@@ -54,6 +61,10 @@ func (c *Cluster) CreatePod(ctx context.Context, o PodOptions) (*Pod, error) {
 	}
 	p := podRecord{
 		Name: o.Name, Node: node.Name, UID: newUID(), ContainerID: newContainerID(), Capabilities: o.Capabilities,
+		Labels: o.Labels, Serve: o.Serve,
+	}
+	if len(p.Labels) == 0 {
+		p.Labels = map[string]string{"app": o.Name}
 	}
 	if err := c.folder.reserve(p); err != nil {
 		return nil, err
@@ -72,8 +83,14 @@ func (c *Cluster) choose(o PodOptions) (*Node, error) {
 	if !podPattern.MatchString(o.Name) {
 		return nil, errors.New("a pod's name has 1 to 63 lower-case letters, digits and dashes")
 	}
-	if _, err := c.Node(o.Name); err == nil || o.Name == "fabric" {
+	if _, err := c.Node(o.Name); err == nil || o.Name == "fabric" || o.Name == outsideName {
 		return nil, errors.New("the name is taken by a part of the lab")
+	}
+	if _, err := labels.ValidatedSelectorFromSet(o.Labels); err != nil {
+		return nil, fmt.Errorf("read labels: %w", err)
+	}
+	if slices.Contains(o.Serve, 0) {
+		return nil, errors.New("it cannot serve port 0")
 	}
 	if o.Node != "" {
 		return c.Node(o.Node)
@@ -136,7 +153,7 @@ func (n *Node) pod(p podRecord) *Pod {
 func (p *Pod) Cluster() cluster.Pod {
 	return cluster.Pod{
 		Namespace: podNamespace, Name: p.Name, UID: p.rec.UID, Node: p.Node, Addresses: p.Addresses,
-		Labels: map[string]string{"app": p.Name},
+		Labels: p.rec.Labels,
 	}
 }
 
@@ -173,10 +190,13 @@ func (c *Cluster) Pods() ([]*Pod, error) {
 	return pods, nil
 }
 
-// Place returns the node, pod or fabric of that name.
+// Place returns the node or pod of that name, the fabric or the client outside.
 func (c *Cluster) Place(name string) (Place, error) {
-	if name == "fabric" {
+	switch name {
+	case "fabric":
 		return c.Fabric(), nil
+	case outsideName:
+		return c.Outside(), nil
 	}
 	if n, err := c.Node(name); err == nil {
 		return n.Place, nil

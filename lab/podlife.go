@@ -49,7 +49,7 @@ func (f folder) reserve(p podRecord) error {
 // createPod goes the way of Kubernetes: the object is there before the network, its addresses come after ADD.
 func (n *Node) createPod(ctx context.Context, p *podRecord) error {
 	f := n.lab.folder
-	if err := writeManifest(f.podManifest(p.Name), podManifest(*p, n.rec.addresses()[0])); err != nil {
+	if err := n.writePod(*p); err != nil {
 		return err
 	}
 	if err := n.startPod(p); err != nil {
@@ -69,13 +69,20 @@ func (n *Node) createPod(ctx context.Context, p *podRecord) error {
 	if err != nil {
 		return err
 	}
+	if err := n.awaitServing(ctx, *p); err != nil {
+		return err
+	}
 	if err := writeJSON(f.pod(p.Name), p); err != nil {
 		return err
 	}
-	return writeManifest(f.podManifest(p.Name), podManifest(*p, n.rec.addresses()[0]))
+	return n.writePod(*p)
 }
 
-// startPod starts the pod's process in a network namespace of its own, which gets a name in the node's /run/netns.
+func (n *Node) writePod(p podRecord) error {
+	return writeManifest(n.lab.folder.podManifest(p.Name), podManifest(p, n.rec.addresses()[0]))
+}
+
+// startPod starts the pod's process in a network namespace of its own, and names that.
 func (n *Node) startPod(p *podRecord) error {
 	group, err := newGroup(n.podGroup(p.Name))
 	if err != nil {
@@ -83,6 +90,9 @@ func (n *Node) startPod(p *podRecord) error {
 	}
 	defer group.Close()
 	cmd := exec.Command(filepath.Join(n.lab.record.Bin, "polder"), "lab", "hold-pod", p.Name)
+	for _, port := range p.Serve {
+		cmd.Args = append(cmd.Args, "--serve", fmt.Sprint(port))
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWUTS}
 	err = n.in(inside, func() (err error) {
 		p.Holder, err = startDetached(cmd, group, n.lab.folder.node(n.Name, "pods.log"))
@@ -95,6 +105,11 @@ func (n *Node) startPod(p *podRecord) error {
 	if err := own.in(unix.CLONE_NEWUTS, func() error { return unix.Sethostname([]byte(p.Name)) }); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
+	return n.namePod(p)
+}
+
+// namePod gives the pod's network namespace a name in the node's /run/netns.
+func (n *Node) namePod(p *podRecord) error {
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.Holder.PID))
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,7 @@ type record struct {
 	Up        bool         `json:"up"` // false: being built, or the remains of a build that was killed
 	Group     string       `json:"group"`
 	Fabric    process      `json:"fabric"`
+	Outside   nodeRecord   `json:"outside"`
 	Nodes     []nodeRecord `json:"nodes"`
 }
 
@@ -29,8 +31,9 @@ type nodeRecord struct {
 	Name      string         `json:"name"`
 	Number    int            `json:"number"` // from 1
 	Rack      int            `json:"rack"`   // from 0
+	Zone      string         `json:"zone,omitempty"`
 	Addresses []netip.Prefix `json:"addresses"`
-	PodCIDRs  []netip.Prefix `json:"podCIDRs"`
+	PodCIDRs  []netip.Prefix `json:"podCIDRs,omitempty"`
 	Holder    process        `json:"holder"`
 }
 
@@ -43,13 +46,19 @@ type podRecord struct {
 	Holder       process        `json:"holder"`
 	Addresses    []netip.Addr   `json:"addresses,omitempty"`
 	Capabilities map[string]any `json:"capabilities,omitempty"`
+
+	Labels      map[string]string `json:"labels"`
+	Serve       []uint16          `json:"serve,omitempty"`
+	NotReady    bool              `json:"notReady,omitempty"`
+	Terminating time.Time         `json:"terminating,omitzero"` // when it will be gone at the latest; zero: it is to stay
 }
 
 // folder is a lab's state folder.
 //
 //	lab.json              what the lab is
 //	lock                  held while the lab is changed
-//	manifests/            Nodes and Pods, as the agents read them
+//	services.lock         held while addresses for a Service are chosen
+//	manifests/            the cluster's objects, as the agents read them
 //	pods/NAME.json        a pod
 //	nodes/NAME/agent.log  the agent's output
 //	nodes/NAME/root/      the folders of the machine that are the node's own
@@ -84,8 +93,24 @@ func (f folder) claim() error {
 	return nil
 }
 
+// lockPatience is how long a lock is waited for: a child of a command that was killed holds it until it has become
+// another program.
+const lockPatience = time.Second
+
 // lock holds the lab for one who changes it (exclusive) or one who adds or takes a pod. It fails when another has it.
 func (f folder) lock(exclusive bool) (unlock func(), err error) {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		unlock, err = f.tryLock(exclusive)
+		if !errors.Is(err, errLocked) || time.Now().After(deadline) {
+			return unlock, err
+		}
+	}
+}
+
+// errLocked says that another command has the lock.
+var errLocked = errors.New("another command is at work on the lab")
+
+func (f folder) tryLock(exclusive bool) (unlock func(), err error) {
 	how := unix.LOCK_SH | unix.LOCK_NB
 	if exclusive {
 		how = unix.LOCK_EX | unix.LOCK_NB
@@ -100,7 +125,7 @@ func (f folder) lock(exclusive bool) (unlock func(), err error) {
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		file.Close()
-		return nil, fmt.Errorf("another command is at work on the lab in %s: wait for it, or stop it", f)
+		return nil, fmt.Errorf("%w in %s: wait for it, or stop it", errLocked, f)
 	}
 	if err != nil {
 		file.Close()

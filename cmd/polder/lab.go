@@ -15,11 +15,11 @@ func labCommands() []command {
 		{name: "up", short: "build a lab", run: labUp},
 		{name: "down", short: "take the lab down, whatever is left of it", run: labDown},
 		{name: "status", short: "the lab's nodes and pods", run: labStatus},
-		{name: "pod", short: "create and delete pods", group: []command{
-			{name: "create", short: "create a pod", run: labPodCreate},
-			{name: "delete", short: "delete a pod", run: labPodDelete},
-		}},
-		{name: "exec", short: "run a program in a node or a pod", run: labExec},
+		{name: "pod", short: "create and delete pods, and play their lives", group: labPodCommands()},
+		{name: "service", short: "create, delete and list Services", group: labServiceCommands()},
+		{name: "exec", short: "run a program in a node, a pod or the client outside", run: labExec},
+		{name: "ask", short: "ask pods that serve who they are, many times", run: labAsk},
+		{name: "route", short: "route a prefix from the client outside to a node", run: labRoute},
 		{name: "agent", short: "restart, kill and upgrade agents", group: []command{
 			{name: "restart", short: "end a node's agent and wait for the next", run: labAgentRestart},
 			{name: "kill", short: "kill -9 a node's agent; the node starts another", run: labAgentKill},
@@ -28,6 +28,7 @@ func labCommands() []command {
 		{name: "hold", hidden: true, run: labHold},
 		{name: "hold-pod", hidden: true, run: labHoldPod},
 		{name: "hold-fabric", hidden: true, run: labHoldFabric},
+		{name: "hold-outside", hidden: true, run: labHoldOutside},
 	}
 }
 
@@ -41,6 +42,7 @@ func sizeFlags(f *flags, e env) *lab.Options {
 	o := &lab.Options{Progress: func(line string) { fmt.Fprintln(e.stderr, line) }}
 	f.IntVar(&o.Nodes, "nodes", 3, "`number` of nodes")
 	f.IntVar(&o.Racks, "racks", 1, "`number` of racks, each a subnet of its own: nodes reach other racks by the tunnel")
+	f.IntVar(&o.Zones, "zones", 0, "`number` of zones that the nodes are labelled with in turn")
 	f.StringVar(&o.State, "state", lab.DefaultState, "keep all files in this `folder`")
 	f.StringVar(&o.Bin, "bin", "", "the `folder` of polder, polder-agent and polder-cni (default: of this program)")
 	f.Func("agent-arg", "a further `argument` for the agents, may be given several times", func(arg string) error {
@@ -58,13 +60,17 @@ func checkSize(f *flags, o *lab.Options) error {
 	if o.Racks < 1 || o.Racks > o.Nodes {
 		return usagef("%s: --racks %d: want 1 to the number of nodes, %d", f.Name(), o.Racks, o.Nodes)
 	}
+	if o.Zones < 0 || o.Zones > o.Nodes {
+		return usagef("%s: --zones %d: want 0 to the number of nodes, %d", f.Name(), o.Zones, o.Nodes)
+	}
 	return nil
 }
 
 func labUp(e env, args []string) error {
-	f := newFlags("lab up", "[--nodes N] [--racks R]", `
+	f := newFlags("lab up", "[--nodes N] [--racks R] [--zones Z]", `
 Builds a cluster on this machine and waits until its agents are ready. A node is a set of namespaces with an agent
 of its own; the nodes of a rack share a subnet; between racks a router knows the nodes' addresses and nothing of pods.
+A client outside the cluster is connected as well: the place "outside", see 'polder lab exec' and 'polder lab route'.
 Nothing of the machine is changed but the state folder and one control group.`)
 	o := sizeFlags(f, e)
 	if _, err := f.parse(e, args); err != nil {
@@ -103,51 +109,11 @@ its files. It works on whatever a killed command left behind.`)
 	return nil
 }
 
-func labPodCreate(e env, args []string) error {
-	f := newFlags("lab pod create", "NAME [--node NODE]", `
-Creates a pod: a network namespace with one process in it, connected by the node's own CNI plugins. Prints the
-addresses that they gave it.`)
-	state := stateFlag(f)
-	node := f.String("node", "", "on this `node` (default: the one with the fewest pods)")
-	words, err := f.parse(e, args, "NAME")
-	if err != nil {
-		return err
-	}
-	c, err := lab.Open(*state)
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	p, err := c.CreatePod(ctx, lab.PodOptions{Name: words[0], Node: *node})
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(e.stdout, "%s on %s: %s\n", p.Name, p.Node, joined(p.Addresses))
-	return nil
-}
-
-func labPodDelete(e env, args []string) error {
-	f := newFlags("lab pod delete", "NAME", "Disconnects a pod by the node's CNI plugins, and ends it.")
-	state := stateFlag(f)
-	words, err := f.parse(e, args, "NAME")
-	if err != nil {
-		return err
-	}
-	c, err := lab.Open(*state)
-	if err != nil {
-		return err
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	return c.DeletePod(ctx, words[0])
-}
-
 func labExec(e env, args []string) error {
 	f := newFlags("lab exec", "NODE|POD -- COMMAND…", `
 Runs a program inside a node or a pod of the lab, with this terminal and with the program's own exit status. In a node
 it sees the node's network, mounts and host name; in a pod the pod's network and host name, and its node's mounts.
-The place "fabric" is the network between the nodes.`)
+The place "fabric" is the network between the nodes, "outside" a client that is no node.`)
 	state := stateFlag(f)
 	words, err := f.parse(e, args, "NODE|POD", "COMMAND…")
 	if err != nil {
@@ -227,21 +193,32 @@ func labHold(e env, args []string) error {
 
 func labHoldPod(e env, args []string) error {
 	f := newFlags("lab hold-pod", "NAME", "The process of a pod. The lab starts it.")
-	if _, err := f.parse(e, args, "NAME"); err != nil {
+	ports := portsFlag(f)
+	words, err := f.parse(e, args, "NAME")
+	if err != nil {
 		return err
 	}
-	return holdStill()
+	ctx, stop := interruptible()
+	defer stop()
+	return lab.HoldPod(ctx, words[0], *ports)
 }
 
 func labHoldFabric(e env, args []string) error {
-	f := newFlags("lab hold-fabric", "", "The process of the fabric. The lab starts it.")
+	f := newFlags("lab hold-fabric", "", "The process of the fabric, which writes EndpointSlices, too. The lab starts it.")
+	state := stateFlag(f)
 	if _, err := f.parse(e, args); err != nil {
 		return err
 	}
-	return holdStill()
+	ctx, stop := interruptible()
+	defer stop()
+	return lab.HoldFabric(ctx, *state)
 }
 
-func holdStill() error {
+func labHoldOutside(e env, args []string) error {
+	f := newFlags("lab hold-outside", "", "The process of the client outside. The lab starts it.")
+	if _, err := f.parse(e, args); err != nil {
+		return err
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	lab.HoldStill(ctx)

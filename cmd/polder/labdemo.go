@@ -14,7 +14,7 @@ import (
 const podsPerNode = 3
 
 func labDemo(e env, args []string) error {
-	f := newFlags("lab demo", "[--nodes N] [--racks R]", `
+	f := newFlags("lab demo", "[--nodes N] [--racks R] [--zones Z]", `
 Takes down a lab that is up, builds one, creates three pods on each node, checks the network and says what to try
 next. The exit status is that of 'polder check'.`)
 	o := sizeFlags(f, e)

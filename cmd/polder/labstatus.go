@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/polder-net/polder/lab"
@@ -13,9 +12,11 @@ import (
 
 // labReport is what `polder lab status -o json` prints.
 type labReport struct {
-	State string    `json:"state"`
-	Nodes []labNode `json:"nodes"`
-	Pods  []labPod  `json:"pods"`
+	State    string       `json:"state"`
+	Nodes    []labNode    `json:"nodes"`
+	Outside  labOutside   `json:"outside"`
+	Pods     []labPod     `json:"pods"`
+	Services []labService `json:"services"`
 }
 
 type labNode struct {
@@ -28,15 +29,22 @@ type labNode struct {
 	Log       string         `json:"log"`
 }
 
-type labPod struct {
-	Name      string       `json:"name"`
-	Node      string       `json:"node"`
+type labOutside struct {
 	Addresses []netip.Addr `json:"addresses"`
 	PID       int          `json:"pid"`
 }
 
+type labPod struct {
+	Name      string       `json:"name"`
+	Node      string       `json:"node"`
+	Addresses []netip.Addr `json:"addresses"`
+	State     string       `json:"state"`
+	PID       int          `json:"pid"`
+}
+
 func labStatus(e env, args []string) error {
-	f := newFlags("lab status", "[-o json]", "Lists the lab's nodes and pods. Each node's CNI plugins are asked whether they are ready.")
+	f := newFlags("lab status", "[-o json]", `
+Lists the lab's nodes, the client outside, pods and Services. Each node's CNI plugins are asked whether they are ready.`)
 	output := f.String("o", "", "print `json`, for programs")
 	state := stateFlag(f)
 	if _, err := f.parse(e, args); err != nil {
@@ -63,7 +71,7 @@ func labStatus(e env, args []string) error {
 }
 
 func reportLab(ctx context.Context, c *lab.Cluster) (labReport, error) {
-	r := labReport{State: c.State()}
+	r := labReport{State: c.State(), Outside: labOutside{c.OutsideAddresses(), c.Outside().PID()}}
 	for _, n := range c.Nodes() {
 		k := n.Cluster()
 		row := labNode{
@@ -82,9 +90,10 @@ func reportLab(ctx context.Context, c *lab.Cluster) (labReport, error) {
 		return r, err
 	}
 	for _, p := range pods {
-		r.Pods = append(r.Pods, labPod{p.Name, p.Node, p.Addresses, p.PID()})
+		r.Pods = append(r.Pods, labPod{p.Name, p.Node, p.Addresses, p.State(), p.PID()})
 	}
-	return r, nil
+	r.Services, err = reportServices(c)
+	return r, err
 }
 
 func writeLab(w io.Writer, r labReport) {
@@ -108,14 +117,24 @@ func writeLab(w io.Writer, r labReport) {
 			fmt.Fprintf(w, "\n%s is not ready: %s\nIts agent's log is %s\n", n.Name, n.NotReady, n.Log)
 		}
 	}
-	if len(r.Pods) == 0 {
+	outside := titled("OUTSIDE", "ADDRESSES", "PID")
+	outside.add("outside", joined(r.Outside.Addresses), fmt.Sprint(r.Outside.PID))
+	outside.write(w)
+	writeLabPods(w, r.Pods)
+	if len(r.Services) > 0 {
+		fmt.Fprintln(w)
+		writeServices(w, r.Services)
+	}
+}
+
+func writeLabPods(w io.Writer, pods []labPod) {
+	if len(pods) == 0 {
 		fmt.Fprintln(w, "\nno pods: see 'polder lab pod create --help'")
 		return
 	}
-	t := titled("POD", "NODE", "ADDRESSES", "PID")
-	for _, p := range r.Pods {
-		addresses := joined(p.Addresses)
-		t.add(p.Name, p.Node, strings.TrimSpace(addresses), fmt.Sprint(p.PID))
+	t := titled("POD", "NODE", "ADDRESSES", "STATE", "PID")
+	for _, p := range pods {
+		t.add(p.Name, p.Node, joined(p.Addresses), p.State, fmt.Sprint(p.PID))
 	}
 	t.write(w)
 }
