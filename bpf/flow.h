@@ -220,6 +220,7 @@ static __always_inline int remember_flow(struct packet *p, struct work *w, const
 		w->reply.flags |= FLOW_RETURN;
 		w->reply.node = *by;
 	}
+#pragma unroll // Linux 6.1 takes some loops for endless
 	for (int i = 0; i < PORT_TRIES; i++) {
 		set_answer(&w->reply_tuple, &w->forward, p->proto);
 		if (!bpf_map_lookup_elem(&flows, &w->reply_tuple) &&
