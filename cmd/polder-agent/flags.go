@@ -14,7 +14,7 @@ import (
 	"github.com/polder-net/polder/internal/route"
 )
 
-// flags are all there is to set. Another needs a decision record (docs/adr/0009).
+// flags are all there is to set. Another needs a decision record (docs/adr/0009-a-ninth-flag.md).
 type flags struct {
 	node       string
 	manifests  string
