@@ -99,11 +99,12 @@ func TestTheDaemonSetFitsTheAgent(t *testing.T) {
 	if agent.Image != "localhost/polder:dev" || agent.ImagePullPolicy != corev1.PullIfNotPresent {
 		t.Errorf("image %s, %s", agent.Image, agent.ImagePullPolicy)
 	}
-	// What the agent and the plugin use by default, on the node at the same path.
-	want := []string{"/run/polder", "/var/lib/polder", "/sys/fs/bpf", "/run/netns", "/etc/cni/net.d", "/opt/cni/bin"}
+	// What the agent and the plugin use by default, on the node at the same path, or below /host where the container has
+	// something of its own there.
+	want := []string{"/run/polder", "/var/lib/polder", "/sys/fs/bpf", "/host/sys/fs/cgroup", "/run/netns", "/etc/cni/net.d", "/opt/cni/bin"}
 	var got []string
 	for i, m := range agent.VolumeMounts {
-		if v := pod.Volumes[i]; v.Name != m.Name || v.HostPath.Path != m.MountPath {
+		if v := pod.Volumes[i]; v.Name != m.Name || v.HostPath.Path != strings.TrimPrefix(m.MountPath, "/host") {
 			t.Errorf("volume %s is not mounted at its own path", v.Name)
 		}
 		got = append(got, m.MountPath)
