@@ -216,13 +216,58 @@ int to_pod(struct __sk_buff *ctx)
 	return TC_ACT_UNSPEC;
 }
 
+// What the node itself sends to a Service, where no socket program has replaced the Service's address.
+static __always_inline int route_from_host(struct __sk_buff *ctx, struct packet *p)
+{
+	struct endpoint *ep;
+	struct remote *r;
+	int rc = serve(ctx, p, 0, 0);
+
+	if (rc == REFUSED)
+		return to_node(ctx) == TO_NODE ? REFUSED : -DROP_MALFORMED;
+	if (rc != GO_ON || !p->served)
+		return rc == GO_ON ? TO_STACK : rc;
+	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
+	if (ep && !ep->ifindex)
+		return to_node(ctx);
+	if (ep) {
+		if (set_macs(ctx, &ep->pod_mac, &ep->host_mac) < 0)
+			return -DROP_MALFORMED;
+		bpf_redirect(ep->ifindex, 0);
+		return TO_POD;
+	}
+	r = find_remote(&p->dst);
+	return r && !r->host ? to_remote(ctx, p, r) : to_fabric(ctx, p);
+}
+
+// Egress of the loopback device, to which the cluster IPs are routed then.
+SEC("tc")
+int from_host(struct __sk_buff *ctx)
+{
+	struct config *cfg = get_config();
+	struct packet p = {};
+
+	if (!cfg || !cfg->services || parse(ctx, &p) != GO_ON)
+		return TC_ACT_UNSPEC;
+	return finish(ctx, route_from_host(ctx, &p));
+}
+
 // Egress of an uplink: what the node itself answers. What is forwarded has been seen where it came in.
 SEC("tc")
 int to_network(struct __sk_buff *ctx)
 {
-	if (!ctx->ingress_ifindex)
+	struct config *cfg = get_config();
+	struct packet p = {};
+
+	if (ctx->ingress_ifindex || !cfg || !cfg->services)
+		return TC_ACT_UNSPEC;
+	if (cfg->host_cookie) {
 		follow_answer(ctx);
-	return TC_ACT_UNSPEC;
+		return TC_ACT_UNSPEC;
+	}
+	if (parse(ctx, &p) != GO_ON)
+		return TC_ACT_UNSPEC;
+	return finish(ctx, route_from_host(ctx, &p));
 }
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -125,6 +125,20 @@ __noinline int serve(struct __sk_buff *ctx, struct packet *p, __u32 to_pod, __u3
 	return w->forward.flags & FLOW_HANDED ? hand_on(ctx, p, w) : rewrite(ctx, p);
 }
 
+enum { LOOPBACK = 1 }; // its index in every network namespace
+
+// To a process of the node itself that asked a Service. The stack takes its own addresses for a lie when they come from
+// anywhere but here.
+static __always_inline int to_node(struct __sk_buff *ctx)
+{
+	struct mac none[2] = {};
+
+	if (bpf_skb_store_bytes(ctx, 0, none, sizeof(none), 0) < 0)
+		return -DROP_MALFORMED;
+	bpf_redirect(LOOPBACK, BPF_F_INGRESS);
+	return TO_NODE;
+}
+
 // Where a translated packet goes. An answer's source is the frontend, which the stack would take for a lie, so it
 // leaves without it.
 __noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
@@ -140,6 +154,8 @@ __noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
 	answer = w->forward.flags & FLOW_REPLY;
 	dst = p->dst; // Linux 6.1 wants keys on the stack
 	ep = bpf_map_lookup_elem(&endpoints, &dst);
+	if (answer && ep && !ep->ifindex)
+		return to_node(ctx);
 	if (p->ttl <= 1 || p->options || (ep && (!ep->ifindex || ep->shaped)))
 		return TO_STACK;
 	if (ep)

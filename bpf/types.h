@@ -25,6 +25,7 @@ enum outcome {
 	TO_FABRIC,
 	TO_TUNNEL,
 	TO_SENDER, // an ARP reply
+	TO_NODE,   // to the node itself, from a Service's address
 	REFUSED,   // answered with a reset or an ICMP error: nobody serves that port
 
 	DROP_MALFORMED,

@@ -179,4 +179,7 @@ func direction(p desired.Program) ebpf.AttachType {
 }
 
 // IsEgress says on which side of a link a program runs: "from" programs see what comes in, "to" programs what goes out.
-func IsEgress(p desired.Program) bool { return strings.HasPrefix(string(p), "to_") }
+// What the node itself sends to a Service leaves by the loopback device.
+func IsEgress(p desired.Program) bool {
+	return strings.HasPrefix(string(p), "to_") || p == desired.FromHost
+}

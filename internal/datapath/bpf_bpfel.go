@@ -184,25 +184,26 @@ const (
 	bpfOutcomeTO_FABRIC                 bpfOutcome = 4
 	bpfOutcomeTO_TUNNEL                 bpfOutcome = 5
 	bpfOutcomeTO_SENDER                 bpfOutcome = 6
-	bpfOutcomeREFUSED                   bpfOutcome = 7
-	bpfOutcomeDROP_MALFORMED            bpfOutcome = 8
-	bpfOutcomeDROP_NOT_IP               bpfOutcome = 9
-	bpfOutcomeDROP_SPOOFED_SOURCE       bpfOutcome = 10
-	bpfOutcomeDROP_SPOOFED_MAC          bpfOutcome = 11
-	bpfOutcomeDROP_SPOOFED_NEIGHBOUR    bpfOutcome = 12
-	bpfOutcomeDROP_ROUTER_ADVERTISEMENT bpfOutcome = 13
-	bpfOutcomeDROP_MULTICAST            bpfOutcome = 14
-	bpfOutcomeDROP_BAD_DESTINATION      bpfOutcome = 15
-	bpfOutcomeDROP_TUNNEL_INJECTION     bpfOutcome = 16
-	bpfOutcomeDROP_UNKNOWN_TUNNEL_PEER  bpfOutcome = 17
-	bpfOutcomeDROP_NO_TUNNEL_PEER       bpfOutcome = 18
-	bpfOutcomeDROP_NO_BACKEND           bpfOutcome = 19
-	bpfOutcomeDROP_NO_LOCAL_BACKEND     bpfOutcome = 20
-	bpfOutcomeDROP_NO_SUCH_SERVICE      bpfOutcome = 21
-	bpfOutcomeDROP_SOURCE_RANGE         bpfOutcome = 22
-	bpfOutcomeDROP_FLOWS_FULL           bpfOutcome = 23
-	bpfOutcomeDROP_FRAGMENT             bpfOutcome = 24
-	bpfOutcomeOUTCOMES                  bpfOutcome = 25
+	bpfOutcomeTO_NODE                   bpfOutcome = 7
+	bpfOutcomeREFUSED                   bpfOutcome = 8
+	bpfOutcomeDROP_MALFORMED            bpfOutcome = 9
+	bpfOutcomeDROP_NOT_IP               bpfOutcome = 10
+	bpfOutcomeDROP_SPOOFED_SOURCE       bpfOutcome = 11
+	bpfOutcomeDROP_SPOOFED_MAC          bpfOutcome = 12
+	bpfOutcomeDROP_SPOOFED_NEIGHBOUR    bpfOutcome = 13
+	bpfOutcomeDROP_ROUTER_ADVERTISEMENT bpfOutcome = 14
+	bpfOutcomeDROP_MULTICAST            bpfOutcome = 15
+	bpfOutcomeDROP_BAD_DESTINATION      bpfOutcome = 16
+	bpfOutcomeDROP_TUNNEL_INJECTION     bpfOutcome = 17
+	bpfOutcomeDROP_UNKNOWN_TUNNEL_PEER  bpfOutcome = 18
+	bpfOutcomeDROP_NO_TUNNEL_PEER       bpfOutcome = 19
+	bpfOutcomeDROP_NO_BACKEND           bpfOutcome = 20
+	bpfOutcomeDROP_NO_LOCAL_BACKEND     bpfOutcome = 21
+	bpfOutcomeDROP_NO_SUCH_SERVICE      bpfOutcome = 22
+	bpfOutcomeDROP_SOURCE_RANGE         bpfOutcome = 23
+	bpfOutcomeDROP_FLOWS_FULL           bpfOutcome = 24
+	bpfOutcomeDROP_FRAGMENT             bpfOutcome = 25
+	bpfOutcomeOUTCOMES                  bpfOutcome = 26
 )
 
 type bpfPrefix struct {
@@ -312,6 +313,7 @@ const (
 	bpfProgCloseStale   = "close_stale"
 	bpfProgConnect4     = "connect4"
 	bpfProgConnect6     = "connect6"
+	bpfProgFromHost     = "from_host"
 	bpfProgFromNetwork  = "from_network"
 	bpfProgFromPod      = "from_pod"
 	bpfProgFromTunnel   = "from_tunnel"
@@ -373,6 +375,7 @@ type bpfProgramSpecs struct {
 	CloseStale   *ebpf.ProgramSpec `ebpf:"close_stale"`
 	Connect4     *ebpf.ProgramSpec `ebpf:"connect4"`
 	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
+	FromHost     *ebpf.ProgramSpec `ebpf:"from_host"`
 	FromNetwork  *ebpf.ProgramSpec `ebpf:"from_network"`
 	FromPod      *ebpf.ProgramSpec `ebpf:"from_pod"`
 	FromTunnel   *ebpf.ProgramSpec `ebpf:"from_tunnel"`
@@ -492,6 +495,7 @@ type bpfPrograms struct {
 	CloseStale   *ebpf.Program `ebpf:"close_stale"`
 	Connect4     *ebpf.Program `ebpf:"connect4"`
 	Connect6     *ebpf.Program `ebpf:"connect6"`
+	FromHost     *ebpf.Program `ebpf:"from_host"`
 	FromNetwork  *ebpf.Program `ebpf:"from_network"`
 	FromPod      *ebpf.Program `ebpf:"from_pod"`
 	FromTunnel   *ebpf.Program `ebpf:"from_tunnel"`
@@ -513,6 +517,7 @@ func (p *bpfPrograms) Close() error {
 		p.CloseStale,
 		p.Connect4,
 		p.Connect6,
+		p.FromHost,
 		p.FromNetwork,
 		p.FromPod,
 		p.FromTunnel,

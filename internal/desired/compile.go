@@ -42,6 +42,9 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		PodMTU:     peers.PodMTU,
 	}
 	t.Config = config(opts, self, snap, local)
+	if opts.Services && local.Cookie == 0 {
+		withoutSockets(t, self, snap.ServiceCIDRs)
+	}
 	for _, a := range self.Addresses {
 		t.Endpoints[a] = route.Endpoint{}
 	}
@@ -89,6 +92,18 @@ func podProblems(p cluster.LocalPod) (problems []cluster.Problem) {
 	return problems
 }
 
+// withoutSockets leads the node's own packets to Services through the loopback device, where a program sees them. What
+// comes back carries a Service's address, or one of the node's own, as its source: on that device, that is no lie.
+func withoutSockets(t Tables, self cluster.Node, cidrs []netip.Prefix) {
+	for _, p := range cidrs {
+		if src := self.Address(p.Addr().Is4()); src.IsValid() {
+			t.Routes[route.RouteKey{Prefix: p}] = route.Route{Link: route.Loopback, Src: src}
+		}
+	}
+	t.Sysctls["net/ipv4/conf/"+route.Loopback+"/accept_local"] = "1"
+	t.Sysctls["net/ipv4/conf/"+route.Loopback+"/rp_filter"] = "2"
+}
+
 // find returns a node by its name, and why no pod can get an address on it.
 func find(nodes []cluster.Node, name string) (self cluster.Node, why string) {
 	i := slices.IndexFunc(nodes, func(n cluster.Node) bool { return n.Name == name })
@@ -122,6 +137,9 @@ func hooks(opts Options, local cluster.Local, tunnel bool) map[Hook]int {
 		if opts.Services {
 			h[Hook{l.Name, ToNetwork}] = l.Index
 		}
+	}
+	if opts.Services && local.Cookie == 0 {
+		h[Hook{route.Loopback, FromHost}] = route.LoopbackIndex
 	}
 	if tunnel && local.Tunnel != 0 {
 		h[Hook{route.TunnelName, FromTunnel}] = local.Tunnel

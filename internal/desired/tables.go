@@ -57,6 +57,7 @@ const (
 	ToNetwork   Program = "to_network"   // egress of it; only with Services
 	FromTunnel  Program = "from_tunnel"  // ingress of the tunnel device
 	ToTunnel    Program = "to_tunnel"    // egress of the tunnel device
+	FromHost    Program = "from_host"    // egress of the loopback device; only with Services and without sockets
 
 	// On the root of the node's control groups, for the sockets of all its processes.
 	Connect4     Program = "connect4"

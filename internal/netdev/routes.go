@@ -64,6 +64,9 @@ func identify(key route.RouteKey, r route.Route) (routeID, routeSpec) {
 		return id, routeSpec{kind: unix.RTN_UNREACHABLE}
 	}
 	spec := routeSpec{kind: unix.RTN_UNICAST, link: r.Link, via: r.Via, src: r.Src}
+	if r.Link == route.Loopback && !ipv4 {
+		spec.kind = unix.RTN_LOCAL // any other IPv6 route to the loopback device is made an unreachable one
+	}
 	if ipv4 && !r.Via.IsValid() {
 		spec.scope = unix.RT_SCOPE_LINK // IPv6 knows no scopes
 	}

@@ -63,6 +63,13 @@ type Route struct {
 	Unreachable bool
 }
 
+// Loopback is the device that leads the node's own packets to Services past from_host, where no socket program has
+// replaced the Service's address. Its index is 1 in every network namespace.
+const (
+	Loopback      = "lo"
+	LoopbackIndex = 1
+)
+
 // Rule sends packets from a source prefix to a routing table of ours. Key: the prefix; value: the table.
 type Rule struct {
 	From  netip.Prefix
