@@ -193,41 +193,46 @@ int to_tunnel(struct __sk_buff *ctx)
 }
 
 // Answers of a translated flow that come through the stack, on their way out of it.
-static __always_inline void follow_answer(struct __sk_buff *ctx)
+static __always_inline void follow_answer(struct __sk_buff *ctx, struct packet *p)
 {
-	struct config *cfg = get_config();
 	struct work *w = get_work();
-	struct packet p = {};
 
-	if (!cfg || !cfg->services || !w || parse(ctx, &p) != GO_ON || !is_marked(&p.dst))
+	if (!w || !is_marked(&p->dst))
 		return;
-	if (is_icmp_error(&p))
-		follow_error(ctx, &p);
-	else if (find_ports(ctx, &p) == GO_ON && p.ports && recall_flow(ctx, &p) == KNOWN &&
+	if (is_icmp_error(p))
+		follow_error(ctx, p);
+	else if (find_ports(ctx, p) == GO_ON && p->ports && recall_flow(ctx, p) == KNOWN &&
 		 w->forward.flags & FLOW_REPLY)
-		rewrite(ctx, &p);
+		rewrite(ctx, p);
 }
 
 // Egress of the host's end of a pod's link: what comes to a pod through the stack.
 SEC("tc")
 int to_pod(struct __sk_buff *ctx)
 {
-	follow_answer(ctx);
+	struct config *cfg = get_config();
+	struct packet p = {};
+
+	if (cfg && cfg->services && parse(ctx, &p) == GO_ON)
+		follow_answer(ctx, &p);
 	return TC_ACT_UNSPEC;
 }
 
 // What the node itself sends to a Service, where no socket program has replaced the Service's address.
-static __always_inline int route_from_host(struct __sk_buff *ctx, struct packet *p)
+__noinline int deliver_from_host(struct __sk_buff *ctx, struct packet *p, int rc)
 {
 	struct endpoint *ep;
 	struct remote *r;
-	int rc = serve(ctx, p, 0, 0);
+	struct addr dst;
 
+	if (!p)
+		return TO_STACK;
 	if (rc == REFUSED)
 		return to_node(ctx) == TO_NODE ? REFUSED : -DROP_MALFORMED;
 	if (rc != GO_ON || !p->served)
 		return rc == GO_ON ? TO_STACK : rc;
-	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
+	dst = p->dst;
+	ep = bpf_map_lookup_elem(&endpoints, &dst);
 	if (ep && !ep->ifindex)
 		return to_node(ctx);
 	if (ep) {
@@ -249,7 +254,7 @@ int from_host(struct __sk_buff *ctx)
 
 	if (!cfg || !cfg->services || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
-	return finish(ctx, route_from_host(ctx, &p));
+	return finish(ctx, deliver_from_host(ctx, &p, serve(ctx, &p, 0, 0)));
 }
 
 // Egress of an uplink: what the node itself answers. What is forwarded has been seen where it came in.
@@ -259,15 +264,12 @@ int to_network(struct __sk_buff *ctx)
 	struct config *cfg = get_config();
 	struct packet p = {};
 
-	if (ctx->ingress_ifindex || !cfg || !cfg->services)
+	if (ctx->ingress_ifindex || !cfg || !cfg->services || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
-	if (cfg->host_cookie) {
-		follow_answer(ctx);
-		return TC_ACT_UNSPEC;
-	}
-	if (parse(ctx, &p) != GO_ON)
-		return TC_ACT_UNSPEC;
-	return finish(ctx, route_from_host(ctx, &p));
+	if (!cfg->host_cookie)
+		return finish(ctx, deliver_from_host(ctx, &p, serve(ctx, &p, 0, 0)));
+	follow_answer(ctx, &p);
+	return TC_ACT_UNSPEC;
 }
 
 char __license[] SEC("license") = "Dual BSD/GPL";
