@@ -74,6 +74,7 @@ func commands() []command {
 	return []command{
 		{name: "status", short: "this node: readiness, addresses, peers, problems, repairs", run: status},
 		{name: "pods", short: "the pods of this node", run: pods},
+		{name: "services", short: "the Services that this node serves", run: services},
 		{name: "check", short: "prove with packets that the network keeps its laws", run: check},
 		{name: "lab", short: "a cluster on this machine, to try things out", group: labCommands()},
 		{name: "version", short: "the version of this program", run: showVersion},
