@@ -75,6 +75,7 @@ func commands() []command {
 		{name: "status", short: "this node: readiness, addresses, peers, problems, repairs", run: status},
 		{name: "pods", short: "the pods of this node", run: pods},
 		{name: "services", short: "the Services that this node serves", run: services},
+		{name: "trace", short: "where a packet to a Service, a pod or an address goes", run: trace},
 		{name: "check", short: "prove with packets that the network keeps its laws", run: check},
 		{name: "lab", short: "a cluster on this machine, to try things out", group: labCommands()},
 		{name: "version", short: "the version of this program", run: showVersion},

@@ -53,6 +53,8 @@ func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 		return a.release(req.Attachment)
 	case api.Reserved:
 		return a.checkReserved(req)
+	case api.Trace:
+		return a.trace(req.Trace)
 	}
 	return refuse(api.CodeInternal, fmt.Sprintf("unknown verb %q", req.Verb))
 }
