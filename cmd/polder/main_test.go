@@ -85,6 +85,8 @@ func TestWrongUseGetsOneClearLine(t *testing.T) {
 		{"lab pod create", "lab pod create: NAME is missing: see 'polder lab pod create --help'"},
 		{"lab pod create a b", `lab pod create: one word too many: "b"`},
 		{"lab pod delete", "lab pod delete: NAME is missing: see 'polder lab pod delete --help'"},
+		{"migrate nonsense", `no command "polder migrate nonsense": see 'polder migrate help'`},
+		{"migrate kube-proxy all", `migrate kube-proxy: one word too many: "all"`},
 		{"lab exec", "lab exec: NODE|POD is missing: see 'polder lab exec --help'"},
 		{"lab exec node-1", "lab exec: COMMAND… is missing: see 'polder lab exec --help'"},
 		{"lab exec node-1 --", "lab exec: COMMAND… is missing: see 'polder lab exec --help'"},
