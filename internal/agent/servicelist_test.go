@@ -11,6 +11,7 @@ import (
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/service"
+	"github.com/polder-net/polder/internal/testnet"
 )
 
 // aService has two endpoints that serve, one of them here, and one that does not.
@@ -94,5 +95,50 @@ func BenchmarkListServices(b *testing.B) {
 				b.ReportMetric(float64(len(l.respond().Report)), "bytes")
 			}
 		})
+	}
+}
+
+func TestServicesAndTracesAreAskedOverTheSocket(t *testing.T) {
+	snap := oneNode("10.244.1.0/24")
+	n := newNode(t, snap)
+	n.refused(api.CodeUnsupported, api.Request{Verb: api.Services}, nil)
+	n.stop()
+	n.cfg.Options.Services = true
+	o := aService(1)
+	n.source.say(&cluster.Snapshot{Nodes: snap.Nodes, Services: (*cluster.Services)(nil).With(
+		map[cluster.ServiceName]*cluster.ServiceObjects{o.Service.ServiceName: o})})
+	n.start()
+	pod := testnet.New(t)
+	given := n.add("client", pod.File())
+	if r := reported(t, n.must(api.Request{Verb: api.Services}, nil)); r.Total != 1 || len(r.Services[0].Ports) != 1 {
+		t.Errorf("%+v", r)
+	}
+	client := api.Party{Namespace: "default", Name: "client"}
+	trace := func(from, to api.Party, port string) (r api.TraceReport) {
+		resp := n.must(api.Request{Verb: api.Trace, Trace: &api.TraceRequest{From: from, To: to, Port: port}}, nil)
+		if err := json.Unmarshal(resp.Report, &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := trace(client, api.Party{Namespace: "default", Name: "web-1"}, "80")
+	if r.Program != "from_pod" || !r.Delivered || r.Service == nil || len(r.Service.Backends) != 2 || r.Backend.Port() != 8080 {
+		t.Errorf("%+v", r)
+	}
+	if r := trace(api.Party{Node: true}, api.Party{Address: netip.MustParseAddr("10.96.0.1")}, "80"); !r.Delivered || r.Program != "" {
+		t.Errorf("%+v", r)
+	}
+	if r := trace(client, api.Party{Address: given.Addresses[0].Prefix.Addr()}, ""); r.Outcome != "to pod" || r.Destination.Pod != "default/client" {
+		t.Errorf("%+v", r)
+	}
+	for _, wrong := range []api.TraceRequest{
+		{From: client, To: api.Party{Address: netip.MustParseAddr("10.96.0.1")}},
+		{From: client, To: api.Party{Namespace: "default", Name: "web-1"}, Port: "http"},
+		{From: client, To: api.Party{Namespace: "default", Name: "nobody"}},
+		{From: api.Party{Namespace: "default", Name: "nobody"}, To: client},
+		{From: api.Party{Address: netip.MustParseAddr("10.244.1.99")}, To: client},
+		{From: client, To: api.Party{Address: netip.MustParseAddr("fd00::1")}},
+	} {
+		n.refused(api.CodeNoSuch, api.Request{Verb: api.Trace, Trace: &wrong}, nil)
 	}
 }

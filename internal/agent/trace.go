@@ -23,7 +23,7 @@ type tracing struct {
 	node     bool              // the client is the node itself
 	pod      *cluster.LocalPod // nil: the client is no pod of this node
 	inside   bool
-	src      netip.Addr
+	src      netip.Addr // zero: the node, by whatever address of its own
 
 	dst  netip.AddrPort
 	port *service.Port // nil: the destination is no Service's
@@ -73,10 +73,12 @@ func (t *tracing) resolve(req *api.TraceRequest) error {
 	}
 	for _, to := range targets {
 		i := slices.IndexFunc(sources, func(s netip.Addr) bool { return s.Is4() == to.Addr().Is4() })
-		if i < 0 {
+		if i < 0 && !t.node {
 			continue
 		}
-		t.src, t.dst = sources[i], to
+		if t.dst = to; !t.node {
+			t.src = sources[i]
+		}
 		t.findFrontend()
 		return t.needPort(req.Port)
 	}
