@@ -40,6 +40,7 @@ func readConfig() (config, error) {
 			Family:  setting("FAMILY", "dual"),
 			Proxy:   setting("PROXY", "kube-proxy"),
 			Network: setting("NETWORK", "polder"),
+			Sockets: setting("SOCKETS", "on"),
 		},
 		focus:  os.Getenv("FOCUS"),
 		skip:   os.Getenv("SKIP"),

@@ -74,7 +74,7 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 	}
 	if f.options.Services && os.Getenv(packetsOnly) == "" {
 		if cfg.Sockets, err = datapath.CgroupRoot(); err != nil {
-			return err
+			log.Warn("sockets are out of reach: Services are served packet by packet, which is slower", "err", err)
 		}
 	}
 	a, err := agent.New(cfg, log)

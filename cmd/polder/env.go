@@ -74,7 +74,10 @@ func commands() []command {
 	return []command{
 		{name: "status", short: "this node: readiness, addresses, peers, problems, repairs", run: status},
 		{name: "pods", short: "the pods of this node", run: pods},
+		{name: "services", short: "the Services that this node serves", run: services},
+		{name: "trace", short: "where a packet to a Service, a pod or an address goes", run: trace},
 		{name: "check", short: "prove with packets that the network keeps its laws", run: check},
+		{name: "migrate", short: "from kube-proxy to Polder", group: migrateCommands()},
 		{name: "lab", short: "a cluster on this machine, to try things out", group: labCommands()},
 		{name: "version", short: "the version of this program", run: showVersion},
 		{name: "probe", hidden: true, run: probeNode},

@@ -22,7 +22,7 @@ func newFlags(name, synopsis, long string) *flags {
 }
 
 // parse reads flags and between them exactly as many other words as the last argument names; a name that ends in "…"
-// takes all the rest as it is, with an optional "--" before it.
+// takes all the rest as it is, with an optional "--" before it. A name in brackets, the last one, may be missing.
 func (f *flags) parse(e env, args []string, names ...string) ([]string, error) {
 	var words []string
 	for {
@@ -46,7 +46,7 @@ func (f *flags) parse(e env, args []string, names ...string) ([]string, error) {
 			return f.rest(words, args, names)
 		}
 	}
-	if len(words) < len(names) {
+	if len(words) < len(names) && !strings.HasPrefix(names[len(words)], "[") {
 		return nil, usagef("%s: %s is missing: see 'polder %s --help'", f.Name(), names[len(words)], f.Name())
 	}
 	return words, nil

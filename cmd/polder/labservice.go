@@ -144,7 +144,7 @@ func labServiceList(e env, args []string) error {
 		fmt.Fprintln(e.stdout, "no Services: see 'polder lab service create --help'")
 		return nil
 	}
-	writeServices(e.stdout, list)
+	writeLabServices(e.stdout, list)
 	return nil
 }
 
@@ -167,7 +167,7 @@ func reportService(s lab.Service) labService {
 	return row
 }
 
-func writeServices(w io.Writer, list []labService) {
+func writeLabServices(w io.Writer, list []labService) {
 	var t textTable
 	t.add("SERVICE", "TYPE", "ADDRESSES", "PORTS", "READY")
 	for _, s := range list {

@@ -123,7 +123,7 @@ func writeLab(w io.Writer, r labReport) {
 	writeLabPods(w, r.Pods)
 	if len(r.Services) > 0 {
 		fmt.Fprintln(w)
-		writeServices(w, r.Services)
+		writeLabServices(w, r.Services)
 	}
 }
 

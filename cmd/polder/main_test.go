@@ -26,13 +26,27 @@ type session struct {
 
 // runPolder runs a command in an environment in which the agent, if there is one, reports.
 func runPolder(report *api.NodeReport, args ...string) session {
+	return runAsking(func(api.Request) (any, error) {
+		if report == nil {
+			return nil, api.ErrNoAgent
+		}
+		return report, nil
+	}, args...)
+}
+
+// runAsking runs a command in an environment in which the agent answers so.
+func runAsking(answer func(api.Request) (any, error), args ...string) session {
 	var stdout, stderr bytes.Buffer
 	e := env{
 		stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr,
 		getenv: func(string) string { return "" },
 		ask: func(_ context.Context, socket string, r api.Request) (api.Response, error) {
-			if report == nil {
-				return api.Response{}, api.ErrNoAgent
+			if err := r.Validate(); err != nil {
+				return api.Response{}, err
+			}
+			report, err := answer(r)
+			if err != nil {
+				return api.Response{}, err
 			}
 			b, err := json.Marshal(report)
 			return api.Response{Report: b}, err
@@ -51,6 +65,16 @@ func TestWrongUseGetsOneClearLine(t *testing.T) {
 		{"status --nonsense", "status: flag provided but not defined: -nonsense: see 'polder status --help'"},
 		{"status -o yaml", "status: -o yaml: only json is known"},
 		{"pods -o yaml", "pods: -o yaml: only json is known"},
+		{"services -o yaml", "services: -o yaml: only json is known"},
+		{"services default/web x", `services: one word too many: "x"`},
+		{"services default/", `services: "default/" is neither a namespace nor a Service: want NAMESPACE or NAMESPACE/NAME`},
+		{"services Web", `services: "Web" is neither a namespace nor a Service: want NAMESPACE or NAMESPACE/NAME`},
+		{"trace node", "trace: TO is missing: see 'polder trace --help'"},
+		{"trace node node", "trace: the node itself is no destination: name one of its addresses"},
+		{"trace Web default/web", `trace: name "Web" in namespace "default": 'W' may not be there`},
+		{"trace node 224.0.0.1", "trace: address 224.0.0.1 cannot be that of an end of a connection"},
+		{"trace node /x", `trace: "/x" is neither an address, nor a name with a namespace, nor the node`},
+		{"trace node a b -o yaml", `trace: one word too many: "b"`},
 		{"check -o yaml", "check: -o yaml: only json is known"},
 		{"check all", `check: one word too many: "all"`},
 		{"lab up --nodes 0", "lab up: --nodes 0: want 1 to 200"},
@@ -61,6 +85,8 @@ func TestWrongUseGetsOneClearLine(t *testing.T) {
 		{"lab pod create", "lab pod create: NAME is missing: see 'polder lab pod create --help'"},
 		{"lab pod create a b", `lab pod create: one word too many: "b"`},
 		{"lab pod delete", "lab pod delete: NAME is missing: see 'polder lab pod delete --help'"},
+		{"migrate nonsense", `no command "polder migrate nonsense": see 'polder migrate help'`},
+		{"migrate kube-proxy all", `migrate kube-proxy: one word too many: "all"`},
 		{"lab exec", "lab exec: NODE|POD is missing: see 'polder lab exec --help'"},
 		{"lab exec node-1", "lab exec: COMMAND… is missing: see 'polder lab exec --help'"},
 		{"lab exec node-1 --", "lab exec: COMMAND… is missing: see 'polder lab exec --help'"},
@@ -123,7 +149,7 @@ func TestVersionIsPrinted(t *testing.T) {
 }
 
 func TestWithoutAnAgentOneLineSaysSo(t *testing.T) {
-	for _, command := range []string{"status", "pods"} {
+	for _, command := range []string{"status", "pods", "services"} {
 		s := runPolder(nil, command)
 		if want := "polder: no agent runs on this node: nobody listens at /run/polder/agent.sock\n"; s.status != 1 || s.stderr != want {
 			t.Errorf("status %d, error %q", s.status, s.stderr)

@@ -131,10 +131,14 @@ func (r *Rig) installPolder(ctx context.Context) error {
 	if r.Plan.Proxy == "kube-proxy" {
 		services = "off"
 	}
-	list, err := withEnvironment(manifest, "polder", map[string]string{
+	environment := map[string]string{
 		"KUBERNETES_SERVICE_HOST": r.Plan.ControlPlaneAddresses()[0],
 		"KUBERNETES_SERVICE_PORT": fmt.Sprint(apiPort),
-	}, "--services", services)
+	}
+	if r.Plan.Sockets == "off" {
+		environment["POLDER_TEST_PACKETS_ONLY"] = "1"
+	}
+	list, err := withEnvironment(manifest, "polder", environment, "--services", services)
 	if err != nil {
 		return fmt.Errorf("install polder: %w", err)
 	}

@@ -19,6 +19,7 @@ type Plan struct {
 	Family  string // dual, ipv4 or ipv6
 	Proxy   string // kube-proxy or none
 	Network string // polder, or ptp: the reference plugin and static routes
+	Sockets string // on, or off: Polder serves Services packet by packet
 }
 
 // ControlPlane is the machine that etcd and the API server run on. It is no node.
@@ -31,6 +32,7 @@ func (p Plan) Check() error {
 	}
 	for _, choice := range []struct{ name, value, allowed string }{
 		{"FAMILY", p.Family, "dual ipv4 ipv6"}, {"PROXY", p.Proxy, "kube-proxy none"}, {"NETWORK", p.Network, "polder ptp"},
+		{"SOCKETS", p.Sockets, "on off"},
 	} {
 		if !contains(strings.Fields(choice.allowed), choice.value) {
 			return fmt.Errorf("check plan: %s=%s: want one of %s", choice.name, choice.value, choice.allowed)
@@ -113,6 +115,9 @@ func (p Plan) Title() string {
 	title := fmt.Sprintf("%d nodes, %s", p.Nodes, p.Family)
 	if p.Proxy == "none" {
 		title += ", no kube-proxy"
+	}
+	if p.Sockets == "off" {
+		title += ", packets alone"
 	}
 	if p.Network != "polder" {
 		title += ", baseline " + p.Network

@@ -97,7 +97,7 @@ type call struct {
 	ctx   context.Context // done: the caller has gone, and may have asked for the opposite since
 	req   api.Request
 	netns *os.File
-	reply chan<- api.Response
+	reply chan<- func() api.Response // what is left to do of the answer needs nothing of the loop's
 }
 
 // New opens what the agent needs of the node. Nothing changes for packets until Run.
@@ -215,7 +215,7 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 			return nil
 		case c := <-a.calls:
 			if c.ctx.Err() == nil && !api.Gone(c.ctx) {
-				c.reply <- a.answer(c.req, c.netns)
+				c.reply <- a.begin(c.req, c.netns)
 			}
 			close(c.reply)
 			continue
@@ -241,11 +241,11 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 
 // send hands a request to the loop and waits for its answer.
 func (a *Agent) send(ctx context.Context, req api.Request, netns *os.File) api.Response {
-	reply := make(chan api.Response, 1)
+	reply := make(chan func() api.Response, 1)
 	select {
 	case a.calls <- call{ctx, req, netns, reply}:
-		if resp, ok := <-reply; ok { // the loop uses netns until it has answered
-			return resp
+		if finish, ok := <-reply; ok { // the loop uses netns until it has answered
+			return finish()
 		}
 	case <-ctx.Done():
 	}

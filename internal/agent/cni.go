@@ -12,6 +12,15 @@ import (
 	"github.com/polder-net/polder/internal/route"
 )
 
+// begin serves one request, in the loop. A long list is put together outside of it.
+func (a *Agent) begin(req api.Request, netns *os.File) func() api.Response {
+	if req.Verb == api.Services {
+		return a.listServices(req.Services)
+	}
+	resp := a.answer(req, netns)
+	return func() api.Response { return resp }
+}
+
 // answer serves one request, in the loop.
 func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 	if req.Verb == api.Report {
@@ -44,6 +53,8 @@ func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 		return a.release(req.Attachment)
 	case api.Reserved:
 		return a.checkReserved(req)
+	case api.Trace:
+		return a.trace(req.Trace)
 	}
 	return refuse(api.CodeInternal, fmt.Sprintf("unknown verb %q", req.Verb))
 }

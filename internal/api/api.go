@@ -17,7 +17,7 @@ const Socket = "/run/polder/agent.sock"
 type Verb string
 
 // The verbs. Add, Del, Check, GC and Status are CNI's for a pod's link; Reserve, Release and Reserved are ADD, DEL and
-// CHECK of the IPAM plugin, for a link that is someone else's; Report is for people.
+// CHECK of the IPAM plugin, for a link that is someone else's; Report, Services and Trace are for people.
 const (
 	Add      Verb = "add"
 	Del      Verb = "del"
@@ -28,6 +28,8 @@ const (
 	Release  Verb = "release"
 	Reserved Verb = "reserved"
 	Report   Verb = "report"
+	Services Verb = "services"
+	Trace    Verb = "trace"
 )
 
 // Attachment is what CNI identifies by the pair of container and interface, within a network.
@@ -80,6 +82,9 @@ type Request struct {
 	// are meant, not the links.
 	Valid []Attachment `json:"valid,omitzero"`
 	IPAM  bool         `json:"ipam,omitempty"`
+
+	Services *ServicesRequest `json:"services,omitempty"` // Services: nil: all
+	Trace    *TraceRequest    `json:"trace,omitempty"`
 }
 
 // Address is one address of a pod.
@@ -138,6 +143,7 @@ const (
 	CodeLimited          = 51  // STATUS: and pods that run may have limited connectivity
 	CodeExists           = 101 // ADD: the interface exists already
 	CodeNotAsExpected    = 102 // CHECK: something is not as ADD left it
+	CodeNoSuch           = 103 // Services, Trace: what is asked about is not there, or not one thing
 	CodeInternal         = 999
 )
 

@@ -33,7 +33,7 @@ func (r *Request) Validate() error {
 		if err := r.validateGC(); err != nil {
 			return err
 		}
-	case Status, Report: // about no network, or one
+	case Status, Report, Services, Trace: // about no network, or one
 		if r.Network != "" {
 			if err := ValidateNetwork(r.Network); err != nil {
 				return err
@@ -42,7 +42,10 @@ func (r *Request) Validate() error {
 	default:
 		return fmt.Errorf("unknown verb %q", r.Verb)
 	}
-	return errors.Join(ValidatePod(r.PodNamespace, r.PodName), r.validateLink())
+	if r.Verb == Trace && r.Trace == nil {
+		return errors.New("nothing is said about what to trace")
+	}
+	return errors.Join(ValidatePod(r.PodNamespace, r.PodName), r.validateLink(), r.Services.validate(), r.Trace.validate())
 }
 
 func (r *Request) validateGC() error {

@@ -30,12 +30,21 @@ type Local struct {
 	// ClosesSockets: the kernel lets a program close a socket that is connected to a backend which is gone.
 	ClosesSockets bool
 
-	// Translators are others on this node that rewrite addresses in the kernel's conntrack: "kube-proxy", "portmap".
-	Translators []string
+	// Translators are others on this node that rewrite addresses in the kernel's conntrack.
+	Translators []Translator
 
 	// Tunnel is the index of the tunnel device, 0 while there is none.
 	Tunnel int
 }
+
+// Translator is somebody whose rules rewrite destinations on this node, or did: there are flows left of it.
+type Translator struct {
+	Who   string // KubeProxy, "portmap", …
+	Where string // what was found: "nftables table ip kube-proxy"
+}
+
+// KubeProxy is the translator that serves Services, too.
+const KubeProxy = "kube-proxy"
 
 // Link is a network device of this node.
 type Link struct {

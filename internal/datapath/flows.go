@@ -117,13 +117,9 @@ func answerTuple(t bpfTuple, f bpfFlow) bpfTuple {
 
 // serves asks the maps whether the backend of a flow still serves the frontend.
 func (s *sweep) serves(t bpfTuple, f bpfFlow) bool {
-	var row bpfFrontend
-	key := bpfFrontendKey{Addr: t.Dst, Port: t.Dport, Proto: t.Proto}
-	if s.d.maps[bpfMapFrontends].Lookup(key, &row) != nil {
-		key.Addr = encodeAddr(unspecified(decodeAddr(t.Dst)))
-		if s.d.maps[bpfMapFrontends].Lookup(key, &row) != nil {
-			return false
-		}
+	row, found := s.d.frontendOf(t)
+	if !found {
+		return false
 	}
 	var member bpfMember
 	return s.d.maps[bpfMapMembers].Lookup(bpfMemberKey{Generation: row.Generation, Backend: bpfBackend{Addr: f.Dst, Port: f.Dport}}, &member) == nil
@@ -152,6 +148,17 @@ func (s *sweep) marks() error {
 	return err
 }
 
+func decodeFlow(t bpfTuple, f bpfFlow, settled bool) Flow {
+	flow := Flow{Protocol: cluster.Protocol(t.Proto), Client: decodeAddrPort(t.Src, t.Sport),
+		Frontend: decodeAddrPort(t.Dst, t.Dport), Settled: settled}
+	if f.Flags&bpfFlowFlagsFLOW_HANDED != 0 {
+		flow.Node = decodeAddr(f.Node)
+	} else {
+		flow.Backend = decodeAddrPort(f.Dst, f.Dport)
+	}
+	return flow
+}
+
 // Flows lists the translated flows.
 func (d *Datapath) Flows() ([]Flow, error) {
 	var list []Flow
@@ -160,14 +167,7 @@ func (d *Datapath) Flows() ([]Flow, error) {
 			if f.Flags&bpfFlowFlagsFLOW_REPLY != 0 {
 				return
 			}
-			flow := Flow{Protocol: cluster.Protocol(t.Proto), Client: decodeAddrPort(t.Src, t.Sport),
-				Frontend: decodeAddrPort(t.Dst, t.Dport), Settled: settled}
-			if f.Flags&bpfFlowFlagsFLOW_HANDED != 0 {
-				flow.Node = decodeAddr(f.Node)
-			} else {
-				flow.Backend = decodeAddrPort(f.Dst, f.Dport)
-			}
-			list = append(list, flow)
+			list = append(list, decodeFlow(t, f, settled))
 		}
 	}
 	err := errors.Join(eachRow(d.maps[bpfMapOpening], each(false)), eachRow(d.maps[bpfMapFlows], each(true)))

@@ -6,6 +6,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/polder-net/polder/internal/desired"
+	"github.com/polder-net/polder/internal/table"
 )
 
 // skb is the part of struct __sk_buff (include/uapi/linux/bpf.h) that BPF_PROG_RUN takes as the packet's context.
@@ -24,24 +25,41 @@ type Verdict struct {
 // Run executes a loaded program, with the maps as they are, on a made-up Ethernet frame that comes in by a device.
 // Nothing leaves the machine. The outcome is told by the counter that moved, so no other traffic may pass meanwhile.
 func (d *Datapath) Run(p desired.Program, ifindex int, frame []byte) (Verdict, error) {
+	r, err := d.run(p, ifindex, frame)
+	v := Verdict{Packet: r.packet}
+	for _, name := range r.moved {
+		v.Outcome = name
+	}
+	return v, err
+}
+
+// ran is a run of a program: what it told the kernel to do, and the counters that moved, by it or by other packets.
+type ran struct {
+	action uint32
+	moved  []string
+	packet []byte
+}
+
+func (d *Datapath) run(p desired.Program, ifindex int, frame []byte) (ran, error) {
 	before, err := d.Counters()
 	if err != nil {
-		return Verdict{}, err
+		return ran{}, err
 	}
 	out := make([]byte, len(frame)+256)
 	opts := ebpf.RunOptions{Data: frame, DataOut: out, Context: skb{Ifindex: uint32(ifindex)}, Repeat: 1}
-	if _, err := d.programs[p].Run(&opts); err != nil {
-		return Verdict{}, fmt.Errorf("run %s: %w", p, err)
+	action, err := d.programs[p].Run(&opts)
+	if err != nil {
+		return ran{}, fmt.Errorf("run %s: %w", p, err)
 	}
 	after, err := d.Counters()
 	if err != nil {
-		return Verdict{}, err
+		return ran{}, err
 	}
-	v := Verdict{Packet: opts.DataOut}
-	for name := range after {
+	r := ran{action: action, packet: opts.DataOut}
+	for _, name := range table.Keys(after) {
 		if after[name] != before[name] {
-			v.Outcome = name
+			r.moved = append(r.moved, name)
 		}
 	}
-	return v, nil
+	return r, nil
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/route"
@@ -27,6 +28,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	if why != "" {
 		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node, Message: why})
 	}
+	problems = append(problems, rivalProblems(opts, local)...)
 	peers := route.CompilePeers(opts.Routing, self, nodes, local, opts.Services)
 	t := Tables{
 		Self:       self,
@@ -76,6 +78,22 @@ func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local clust
 		}
 	}
 	return c
+}
+
+// rivalProblems is about another proxy on this node that serves the same Services.
+func rivalProblems(opts Options, local cluster.Local) []cluster.Problem {
+	var where []string
+	for _, t := range local.Translators {
+		if t.Who == cluster.KubeProxy {
+			where = append(where, t.Where)
+		}
+	}
+	if !opts.Services || len(where) == 0 {
+		return nil
+	}
+	return []cluster.Problem{{Object: "Node/" + local.Node, Message: fmt.Sprintf(
+		"kube-proxy's rules are on this node (%s): both serve Services; stop it and run `polder migrate kube-proxy`",
+		strings.Join(where, ", "))}}
 }
 
 func podProblems(p cluster.LocalPod) (problems []cluster.Problem) {

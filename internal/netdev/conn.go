@@ -21,7 +21,7 @@ const (
 	dumpAttempts = 20
 )
 
-// conn is one rtnetlink socket. It answers in the namespace where it was opened, wherever its user is.
+// conn is one netlink socket, of rtnetlink where nothing else is said. It answers in the namespace where it was opened, wherever its user is.
 type conn struct {
 	fd     int
 	port   uint32 // the socket's address: nlmsg_pid
@@ -37,9 +37,11 @@ type reply struct {
 	err  error
 }
 
-// dial opens a socket in the calling thread's network namespace.
-func dial() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+// dial opens an rtnetlink socket in the calling thread's network namespace.
+func dial() (*conn, error) { return dialTo(unix.NETLINK_ROUTE) }
+
+func dialTo(protocol int) (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}

@@ -1,6 +1,6 @@
 // Package netdev is everything Polder asks of the kernel's network but the datapath: links, addresses, routes,
 // rules, neighbours, sysctls and nftables, of one network namespace and of the pods attached to it. What it lists is
-// the truth: it remembers nothing between calls. It decides nothing either: which rows there should be is the core's.
+// the truth: it remembers no row between calls. It decides nothing either: which rows there should be is the core's.
 //
 // It speaks netlink itself, with messages of its own making, for three reasons: a pod's set-up goes out in a few
 // batches instead of twenty requests, a row of ours that someone altered is deleted by sending back exactly what the
@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,8 @@ type Kernel struct {
 	idle   []*conn // open sockets that nobody uses
 	closed bool
 	ports  map[uint32]bool // of all open sockets: notifications name whose request caused them
+
+	untranslated atomic.Bool // no flow was left of those that others had translated, nor anybody to begin new ones
 
 	deletions sync.WaitGroup // links whose removal the kernel still finishes
 

@@ -67,9 +67,9 @@ func (f masqueradeFamily) mark() string {
 // syncMasquerade makes the table "inet polder" the one that is wanted. It is written whole, in one transaction, when
 // anything in it differs: packets see the old table or the new one.
 func (k *Kernel) syncMasquerade(want desired.Masquerade) ([]Change, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(k.netns.Fd())), nftables.AsLasting(), nftables.WithSockOptions(enlarge))
+	conn, err := k.nftables()
 	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
+		return nil, err
 	}
 	defer conn.CloseLasting()
 	wanted := halves(want)
