@@ -19,7 +19,7 @@ func TestTheEnvironmentDecidesTheCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (rig.Plan{Nodes: 3, Family: "ipv6", Proxy: "none", Network: "polder"}); c.plan != want {
+	if want := (rig.Plan{Nodes: 3, Family: "ipv6", Proxy: "none", Network: "polder", Sockets: "on"}); c.plan != want {
 		t.Errorf("%+v, want %+v", c.plan, want)
 	}
 	if !c.keep || c.state() != "/cache/polder-e2e/run" {

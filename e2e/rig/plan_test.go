@@ -7,7 +7,7 @@ import (
 )
 
 func TestAPlanSaysWhatIsWrongWithIt(t *testing.T) {
-	good := Plan{Nodes: 2, Family: "dual", Proxy: "kube-proxy", Network: "polder"}
+	good := Plan{Nodes: 2, Family: "dual", Proxy: "kube-proxy", Network: "polder", Sockets: "on"}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}
