@@ -14,8 +14,8 @@ import (
 	"github.com/polder-net/polder/internal/service"
 )
 
-// A pod's host ports are recorded in a pinned map, before its link is made: where there is a link with a record, all of
-// its ports are there. What clients meet are the frontends that the service table makes of them.
+// A pod's host ports are recorded in a pinned map before its link is made, and until it is gone: where there is a link
+// with a record, all of its ports are there. What clients meet are the frontends that the service table makes of them.
 
 // takePorts records which ports of the node lead to a pod that is about to come: all or none.
 func (a *Agent) takePorts(req api.Request, addrs []netip.Addr) ([]cluster.HostPort, *api.Error) {
@@ -36,7 +36,7 @@ func (a *Agent) takePorts(req api.Request, addrs []netip.Addr) ([]cluster.HostPo
 	for f, h := range wanted {
 		a.ports[f] = h
 		if err := a.datapath.PutHostPort(f, h); err != nil {
-			return nil, &api.Error{Code: api.CodeIO, Msg: errors.Join(err, a.endPorts(req.HostLink())).Error()}
+			return nil, &api.Error{Code: api.CodeIO, Msg: errors.Join(err, a.dropPorts(req.HostLink())).Error()}
 		}
 	}
 	return listPorts(wanted), nil
@@ -100,27 +100,29 @@ func overlap(f, g service.Frontend) bool {
 		(f.Addr == g.Addr || f.Addr.IsUnspecified() || g.Addr.IsUnspecified())
 }
 
-// endPorts ends a link's host ports: the record, and then what clients meet. The caller may go on past an error: the next
-// sync tries again.
-func (a *Agent) endPorts(link string) error {
-	had, errs := false, []error(nil)
+// withdrawPorts takes from clients the way to a pod that goes. The record stays until its link is gone: a DEL that is cut
+// off in between leaves a whole pod.
+func (a *Agent) withdrawPorts(p cluster.LocalPod) error {
+	if len(p.HostPorts) == 0 {
+		return nil
+	}
+	p.HostPorts = nil
+	a.pods[p.Link] = p
+	return a.servePorts()
+}
+
+// dropPorts deletes the record of a link's host ports. What cannot be deleted, the next sync finds without a link.
+func (a *Agent) dropPorts(link string) error {
+	var errs []error
 	for f, h := range a.ports {
 		if h.Link != link {
 			continue
 		}
-		had = true
 		if err := a.datapath.DeleteHostPort(f); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		delete(a.ports, f)
-	}
-	if p, ok := a.pods[link]; ok {
-		p.HostPorts = nil
-		a.pods[link] = p
-	}
-	if had {
-		errs = append(errs, a.servePorts())
 	}
 	return errors.Join(errs...)
 }

@@ -35,7 +35,7 @@ func (a *Agent) add(req api.Request, netns *os.File) api.Response {
 	}
 	made, err := a.kernel.CreatePod(pod, netns)
 	if err != nil {
-		err = errors.Join(err, a.endPorts(pod.Link))
+		err = errors.Join(err, a.dropPorts(pod.Link))
 		a.untake(addrs)
 		return refuse(createCode(err), err.Error())
 	}
@@ -141,7 +141,7 @@ func (a *Agent) undo(p cluster.LocalPod) {
 // disconnect takes a pod off the network: nobody is led to it, then nobody reaches it any more, then its link goes. The link goes also when an
 // entry cannot be deleted: the next sync does that, and until then it leads nowhere.
 func (a *Agent) disconnect(p cluster.LocalPod) error {
-	errs := []error{a.endPorts(p.Link)}
+	errs := []error{a.withdrawPorts(p)}
 	for _, addr := range p.Addresses {
 		errs = append(errs, a.datapath.DeleteEndpoint(addr))
 	}
@@ -152,7 +152,7 @@ func (a *Agent) disconnect(p cluster.LocalPod) error {
 		a.datapath.Detach(hook)
 	}
 	a.forget(p)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, a.dropPorts(p.Link))...)
 }
 
 func addResponse(p cluster.LocalPod, req api.Request) api.Response {
@@ -183,7 +183,7 @@ func (a *Agent) del(at api.Attachment) api.Response {
 	p, ok := a.pods[at.HostLink()]
 	if !ok {
 		// An ADD that was cut off may have left a link that no record names.
-		if err := errors.Join(a.endPorts(at.HostLink()), a.kernel.DeletePod(at.HostLink())); err != nil {
+		if err := errors.Join(a.kernel.DeletePod(at.HostLink()), a.dropPorts(at.HostLink())); err != nil {
 			return refuse(api.CodeIO, err.Error())
 		}
 		return api.Response{}
