@@ -52,8 +52,8 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } reserved SEC(".maps");
 
-// Ports of this node that lead to pods. Written before the pod's link is made, deleted when it is gone. No program reads
-// it.
+// Ports of this node that lead to pods. Written before the pod's link is made, deleted when it is gone. No program
+// reads it.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct hostport_key);
