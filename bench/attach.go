@@ -41,9 +41,6 @@ func (b *bench) oneNode(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, c.Down()) }()
 	node := c.Nodes()[0]
-	if err := chainPortmap(ctx, node, b.plugins); err != nil {
-		return err
-	}
 	runtimes := []containers{onNode(node)}
 	for _, base := range []struct {
 		name, main string

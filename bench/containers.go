@@ -4,12 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -108,30 +106,6 @@ func onNode(n *lab.Node) containers {
 			return f(libcni.NewCNIConfigWithCacheDir([]string{"/opt/cni/bin"}, "/var/lib/cni", nil), list)
 		})
 	}}
-}
-
-// chainPortmap gives a node the reference portmap plugin, and waits until the agent has put it into the network's
-// configuration, where the reference's chain has it, too.
-func chainPortmap(ctx context.Context, n *lab.Node, plugins string) error {
-	body, err := os.ReadFile(filepath.Join(plugins, "portmap"))
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(n.Path("/opt/cni/bin"), "portmap"), body, 0o755); err != nil {
-		return err
-	}
-	for range 150 {
-		conf, err := os.ReadFile(filepath.Join(n.Path("/etc/cni/net.d"), "05-polder.conflist"))
-		if err == nil && strings.Contains(string(conf), "portmap") {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-	return errors.New("the agent does not chain portmap")
 }
 
 // reference is a runtime with the reference plugins, on a node that is a network namespace.

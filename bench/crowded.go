@@ -82,9 +82,6 @@ func (b *bench) crowd(ctx context.Context, c *lab.Cluster, n *lab.Node, number, 
 	if err := widen(c, n, cidr); err != nil {
 		return err
 	}
-	if err := chainPortmap(ctx, n, b.plugins); err != nil {
-		return err
-	}
 	socket := filepath.Join(n.Path("/run/polder"), filepath.Base(api.Socket))
 	for i := 0; i < count; {
 		resp, err := ask(ctx, socket, api.Request{Verb: api.Reserve,

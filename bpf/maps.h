@@ -52,6 +52,16 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } reserved SEC(".maps");
 
+// Ports of this node that lead to pods. Written before the pod's link is made, deleted when it is gone. No program
+// reads it.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct hostport_key);
+	__type(value, struct hostport);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} hostports SEC(".maps");
+
 // What clients use, and who serves it. One write of a row here swaps all its backends.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

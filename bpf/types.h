@@ -111,6 +111,23 @@ struct reservation {
 	__u8 ifname[16];
 };
 
+// A port of this node that leads to a pod: what a pod's container asked for (hostPort). The address may be unspecified:
+// every address of the node in that family. As reservations, it outlives the agent, and no program reads it: those read
+// the frontends that are made of it.
+struct hostport_key {
+	struct addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 unused;
+};
+
+struct hostport {
+	struct addr pod;
+	__be16 port; // of the pod
+	__u16 unused;
+	__u8 link[16]; // host side of the pod's link
+};
+
 // An address, port and protocol that clients use. All zero but for the family: any address of any node (a node port).
 struct frontend_key {
 	struct addr addr;

@@ -43,6 +43,13 @@ func TestAnAgentKilledAtAnyStepLosesAndDoublesNothing(t *testing.T) {
 		n.shaped = true
 		n.sweep(crashAdd{}, random)
 	})
+	for _, v := range []crashVerb{crashAdd{}, crashDel{}} {
+		t.Run(fmt.Sprintf("%T of a pod with host ports", v)[len("lab_test.crash"):], func(t *testing.T) {
+			n := n.with(t)
+			n.ports = true
+			n.sweep(v, random)
+		})
+	}
 	t.Run("Start", func(t *testing.T) { n.with(t).killWhileStarting(random) })
 	t.Run("the plugin", func(t *testing.T) { n.with(t).killPlugin(random) })
 }
@@ -61,6 +68,9 @@ func (n *runtimeNode) sweep(v crashVerb, random *rand.Rand) {
 	c := newContainer(n.t, "crash")
 	if n.shaped {
 		c = limited(c)
+	}
+	if n.ports {
+		c = published(c)
 	}
 	steps := n.crash(v, c, 0) // never: it counts
 	for range 2 {             // the fewest: the agent may look after the node meanwhile

@@ -101,10 +101,11 @@ type mesh struct {
 
 const seerPort = 7777
 
-func newMesh(t *testing.T) *mesh {
+// newMesh makes one; args are its agents'.
+func newMesh(t *testing.T, args ...string) *mesh {
 	t.Helper()
 	folder := references(t)
-	c := labtest.Up(t, &programs, lab.Options{Nodes: 2})
+	c := labtest.Up(t, &programs, lab.Options{Nodes: 2, AgentArgs: args})
 	m := &mesh{Cluster: c, near: newRuntimeNode(t, c.Nodes()[0]), far: newRuntimeNode(t, c.Nodes()[1])}
 	m.near.path = append(m.near.path, folder)
 	m.nearPod = create(t, c, lab.PodOptions{Name: "near", Node: m.near.Name})

@@ -41,6 +41,7 @@ type runtimeNode struct {
 	t      *testing.T
 	path   []string // where plugins are
 	shaped bool     // pods have a limited bandwidth, as far as Polder's plugin is told
+	ports  bool     // pods have host ports
 }
 
 func newRuntimeNode(t *testing.T, n *lab.Node) *runtimeNode {
@@ -135,6 +136,12 @@ type container struct {
 // limited is a container whose bandwidth is limited.
 func limited(c container) container {
 	c.CapabilityArgs = map[string]any{"bandwidth": map[string]any{"ingressRate": 1_000_000, "ingressBurst": 1_000_000}}
+	return c
+}
+
+// published is a container with host ports.
+func published(c container) container {
+	c.CapabilityArgs = map[string]any{"portMappings": []any{mapping("", 30080, "tcp"), mapping("127.0.0.1", 30080, "udp")}}
 	return c
 }
 

@@ -126,7 +126,24 @@ func (n *runtimeNode) pinTraces() (found []string, err error) {
 			found = append(found, "reservation "+a.String())
 		}
 	}
-	return found, err
+	ports, notRead := n.portTraces()
+	return append(found, ports...), errors.Join(err, notRead)
+}
+
+// portTraces are what is left of host ports: their record, and the frontends that were made of it.
+func (n *runtimeNode) portTraces() (found []string, err error) {
+	for _, name := range []string{"hostports", "frontends"} {
+		have, err := n.mapAddresses(name)
+		if err != nil {
+			return nil, err
+		}
+		for a := range have {
+			if name == "hostports" || a.IsLoopback() || slices.Contains(n.Cluster().Addresses, a) {
+				found = append(found, "port of "+a.String()+" in "+name)
+			}
+		}
+	}
+	return found, nil
 }
 
 func (n *runtimeNode) poolTraces() (found []string, err error) {

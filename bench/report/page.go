@@ -28,7 +28,8 @@ const method = `## How it is measured
 - **ADD and DEL** go through libcni, as a container runtime's do. The reference is bridge + host-local + portmap of
   github.com/containernetworking/plugins, dual-stack as the lab is, without ipMasq, which would only make it slower. *IPv4 alone*
   is half the work; *ptp* has ptp in place of bridge (with IPv6 it waits for duplicate address detection, 1.8 s). *No
-  portmap* is the main plugin alone: portmap looks for iptables and nft each time it runs, with nothing to map, too.
+  portmap* is the main plugin alone: portmap looks for iptables and nft each time it runs, with nothing to map, too. Polder
+  leads host ports to pods itself, so nothing is chained behind it.
 
 ## How to run it
 

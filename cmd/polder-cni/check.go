@@ -42,6 +42,7 @@ func checkLink(ctx context.Context, c *call) ([]byte, error) {
 func (c *call) checkRequest(prev *types100.Result, host *types100.Interface, netns *os.File) (api.Request, error) {
 	req := c.request(api.Check)
 	req.DelegatedIPAM = c.conf.ipam != ""
+	req.PortMappings = c.conf.ports
 	req.Host = &api.Interface{Name: host.Name, MAC: host.Mac, MTU: host.Mtu}
 	index := -1
 	for n, i := range prev.Interfaces {

@@ -21,7 +21,8 @@ type config struct {
 	ipam       string // the plugin that gives addresses; empty: Polder does
 	dns        types.DNS
 	masquerade bool
-	shaped     bool            // a later plugin limits the pod's bandwidth
+	shaped     bool // a later plugin limits the pod's bandwidth
+	ports      []api.PortMapping
 	prev       json.RawMessage // the earlier result; nil: there is none
 	valid      []api.Attachment
 }
@@ -63,6 +64,7 @@ func parseConfig(raw []byte, verbName string, r role) (config, error) {
 		if conf.prev == nil {
 			return conf, fail(api.CodeInvalidConfig, "prevResult is missing")
 		}
+		return conf, conf.checkRuntime(fields["runtimeConfig"], r)
 	case "GC":
 		return conf, conf.parseValid(fields)
 	}

@@ -21,6 +21,7 @@ func FuzzConfig(f *testing.F) {
 		conf("1.0.0", `"ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/24"}]]}`),
 		conf("1.1.0", `"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]`, `"cni.dev/attachments":null`),
 		conf("1.1.0", `"dns":{"nameservers":["1.1.1.1"]}`, `"ipMasq":true`, `"args":{}`, `"runtimeConfig":{"mac":""}`),
+		conf("1.1.0", `"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"tcp","hostIP":"::1"},{"hostPort":0}]}`),
 		withPrev(conf("0.4.0"), prev), withPrev(conf("1.1.0"), prev), withPrev(conf("1.1.0"), `{"ips":[null],"interfaces":[null],"routes":[null]}`),
 		withPrev(conf("0.3.1"), `{"cniVersion":"1.1.0","ips":[{"address":"fd00::1/64","gateway":"::"}]}`),
 	} {

@@ -84,12 +84,38 @@ func (conf *config) honourRuntime(raw json.RawMessage, r role) error {
 			conf.shaped = !empty(fields[key])
 			continue
 		}
+		if key == "portMappings" && r != ipamRole {
+			if err := conf.honourPorts(fields[key]); err != nil {
+				return err
+			}
+			continue
+		}
 		if empty(fields[key]) || about && conf.ipam != "" || !about && r == ipamRole {
 			continue
 		}
 		return unsupported("runtimeConfig."+key, fields[key], "take the capability from the configuration, or chain a plugin that has it")
 	}
 	return nil
+}
+
+// checkRuntime takes of what the runtime asked for what CHECK is to look for.
+func (conf *config) checkRuntime(raw json.RawMessage, r role) error {
+	if null(raw) || r == ipamRole {
+		return nil
+	}
+	fields, err := object("runtimeConfig", raw)
+	if err == nil {
+		conf.ports, err = parsePorts(fields["portMappings"])
+	}
+	return err
+}
+
+// honourPorts: ports of the node lead to links of ours alone. Whether this node leads them there, the agent knows.
+func (conf *config) honourPorts(raw json.RawMessage) (err error) {
+	if conf.ports, err = parsePorts(raw); err != nil || len(conf.ports) == 0 || conf.prev == nil {
+		return err
+	}
+	return unsupported(portMappings, raw, "behind another plugin Polder changes nothing: chain portmap")
 }
 
 // empty tells whether a value asks for nothing.

@@ -119,7 +119,6 @@ func TestHostileInputChangesNothing(t *testing.T) {
 		"dns a list":             {conf("1.1.0", `"dns":["10.0.0.1"]`), nil, 6},
 		"runtimeConfig a list":   {conf("1.1.0", `"runtimeConfig":[]`), nil, 6},
 		"mac wanted":             {conf("1.1.0", `"runtimeConfig":{"mac":"02:00:00:00:00:01"}`), nil, 2},
-		"ports wanted":           {conf("1.1.0", `"runtimeConfig":{"portMappings":[{"hostPort":80}]}`), nil, 2},
 		"mac wanted of delegate": {conf("1.1.0", `"ipam":{"type":"fake-ipam"}`, `"runtimeConfig":{"mac":"x"}`), nil, 2},
 	}
 	for name, test := range onlyAdd {

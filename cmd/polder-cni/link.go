@@ -17,8 +17,7 @@ func addLink(ctx context.Context, c *call) ([]byte, error) {
 		return passOn(c.conf)
 	}
 	req := c.request(api.Add)
-	req.Masquerade = c.conf.masquerade
-	req.Shaped = c.conf.shaped
+	req.Masquerade, req.Shaped, req.PortMappings = c.conf.masquerade, c.conf.shaped, c.conf.ports
 	var err error
 	if req.PodNamespace, req.PodName, err = parseArgs(c.env("CNI_ARGS")); err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 	"github.com/polder-net/polder/internal/desired"
 	"github.com/polder-net/polder/internal/ipam"
 	"github.com/polder-net/polder/internal/netdev"
+	"github.com/polder-net/polder/internal/service"
 )
 
 // How often the loop looks at the kernel without being told to, and how long it lets a burst of its changes settle.
@@ -74,7 +75,8 @@ type Agent struct {
 	pods     map[string]cluster.LocalPod // by link
 	pools    map[bool]*ipam.Pool         // by "is IPv4"
 	reserved map[netip.Addr]datapath.Reservation
-	want     desired.Tables // as of the last sync, and the pods since
+	ports    map[service.Frontend]datapath.HostPort // of the node, that lead to pods, as the pinned map has them
+	want     desired.Tables                         // as of the last sync, and the pods since
 	problems []cluster.Problem
 	syncErr  error     // why the last sync was not whole
 	synced   bool      // once, at least
@@ -188,7 +190,10 @@ func (a *Agent) recover() error {
 	if a.reserved, err = a.datapath.Reservations(); err != nil {
 		return err
 	}
-	return nil
+	if a.ports, err = a.datapath.HostPorts(); err != nil {
+		return err
+	}
+	return a.dropLostPorts()
 }
 
 func (a *Agent) setPods(pods []cluster.LocalPod) {

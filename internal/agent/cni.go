@@ -86,7 +86,7 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 	if err := a.kernel.CheckPod(p, netns); err != nil {
 		return refuse(api.CodeNotAsExpected, err.Error())
 	}
-	if err := a.kernel.CheckPodRows(p); err != nil {
+	if err := errors.Join(a.kernel.CheckPodRows(p), a.checkPorts(p, req)); err != nil {
 		return refuse(api.CodeNotAsExpected, err.Error())
 	}
 	rows := route.CompilePod(a.self, p)

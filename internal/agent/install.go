@@ -33,7 +33,7 @@ func (a *Agent) installCNI() error {
 	if other, err := ownConfiguration(a.cfg.CNINet); err != nil || other != "" {
 		return err
 	}
-	body, err := conflist(a.chained())
+	body, err := conflist(a.chained(), a.cfg.Options.Services)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func ownConfiguration(dir string) (string, error) {
 // chained are the reference plugins that do what Polder leaves to them, as far as they are installed.
 func (a *Agent) chained() []string {
 	var have []string
-	for _, name := range chainable() {
+	for _, name := range a.chainable() {
 		if _, err := os.Stat(filepath.Join(a.cfg.CNIBin, name)); err == nil {
 			have = append(have, name)
 		}
@@ -102,13 +102,19 @@ func (a *Agent) chained() []string {
 	return have
 }
 
-func chainable() []string { return []string{"portmap", "bandwidth"} }
+// chainable: host ports are Polder's own where it serves Services.
+func (a *Agent) chainable() []string {
+	if a.cfg.Options.Services {
+		return []string{"bandwidth"}
+	}
+	return []string{"portmap", "bandwidth"}
+}
 
 // missingPlugins says what does not work without them.
 func (a *Agent) missingPlugins() []cluster.Problem {
 	what := map[string]string{"portmap": "hostPort", "bandwidth": "the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth"}
 	var problems []cluster.Problem
-	for _, name := range chainable() {
+	for _, name := range a.chainable() {
 		if !slices.Contains(a.chained(), name) {
 			problems = append(problems, cluster.Problem{Object: "Node/" + a.cfg.Node, Message: fmt.Sprintf(
 				"%s does not work here: there is no %s; install the reference CNI plugins", what[name], filepath.Join(a.cfg.CNIBin, name))})
@@ -119,19 +125,23 @@ func (a *Agent) missingPlugins() []cluster.Problem {
 
 // conflist is the network's configuration. An older runtime knows cniVersion alone, a newer one picks the best of
 // cniVersions.
-func conflist(chained []string) ([]byte, error) {
+func conflist(chained []string, hostPorts bool) ([]byte, error) {
 	type plugin struct {
 		Type         string          `json:"type"`
 		SNAT         bool            `json:"snat,omitempty"`
 		Capabilities map[string]bool `json:"capabilities,omitempty"`
 	}
-	plugins := []plugin{{Type: pluginName}}
+	own := map[string]bool{}
+	plugins := []plugin{{Type: pluginName, Capabilities: own}}
+	if hostPorts {
+		own["portMappings"] = true
+	}
 	for _, name := range chained {
 		switch name {
 		case "portmap":
 			plugins = append(plugins, plugin{Type: name, SNAT: true, Capabilities: map[string]bool{"portMappings": true}})
 		case "bandwidth":
-			plugins[0].Capabilities = map[string]bool{"bandwidth": true} // Polder steers shaped pods through the stack
+			own["bandwidth"] = true // Polder steers shaped pods through the stack
 			plugins = append(plugins, plugin{Type: name, Capabilities: map[string]bool{"bandwidth": true}})
 		}
 	}

@@ -1,17 +1,31 @@
 package agent
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+
+	"github.com/polder-net/polder/internal/desired"
 )
 
 func TestTheConfigurationIsOneThatRuntimesRead(t *testing.T) {
-	for _, chained := range [][]string{nil, {"portmap"}, {"portmap", "bandwidth"}} {
-		body, err := conflist(chained)
+	for _, test := range []struct {
+		chained []string
+		ports   bool
+		own     map[string]bool
+	}{
+		{nil, false, nil},
+		{[]string{"portmap"}, false, nil},
+		{[]string{"portmap", "bandwidth"}, false, map[string]bool{"bandwidth": true}},
+		{nil, true, map[string]bool{"portMappings": true}},
+		{[]string{"bandwidth"}, true, map[string]bool{"portMappings": true, "bandwidth": true}},
+	} {
+		body, err := conflist(test.chained, test.ports)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -19,8 +33,28 @@ func TestTheConfigurationIsOneThatRuntimesRead(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", body, err)
 		}
-		if list.Name != networkName || list.CNIVersion != "1.1.0" || len(list.Plugins) != 1+len(chained) {
+		if list.Name != networkName || list.CNIVersion != "1.1.0" || len(list.Plugins) != 1+len(test.chained) ||
+			!maps.Equal(list.Plugins[0].Network.Capabilities, test.own) {
 			t.Errorf("%s read as %+v", body, list)
+		}
+	}
+}
+
+func TestPortmapIsNeitherChainedNorMissedWhereHostPortsAreOurs(t *testing.T) {
+	bin := t.TempDir()
+	for _, name := range []string{"portmap", "bandwidth"} {
+		if err := os.WriteFile(filepath.Join(bin, name), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for services, want := range map[bool][]string{true: {"bandwidth"}, false: {"portmap", "bandwidth"}} {
+		a := Agent{cfg: Config{CNIBin: bin, Options: desired.Options{Services: services}}}
+		if got := a.chained(); !slices.Equal(got, want) {
+			t.Errorf("services %v: %v are chained", services, got)
+		}
+		a.cfg.CNIBin = t.TempDir()
+		if got := a.missingPlugins(); len(got) != len(want) {
+			t.Errorf("services %v: %v", services, got)
 		}
 	}
 }

@@ -23,12 +23,19 @@ func (a *Agent) add(req api.Request, netns *os.File) api.Response {
 	if refusal != nil {
 		return api.Response{Error: refusal}
 	}
+	ports, refusal := a.takePorts(req, addrs)
+	if refusal != nil {
+		a.untake(addrs)
+		return api.Response{Error: refusal}
+	}
 	pod := cluster.LocalPod{
 		Link: req.HostLink(), Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname,
 		Namespace: req.PodNamespace, Name: req.PodName, Addresses: addrs, MTU: a.want.PodMTU, Shaped: req.Shaped,
+		HostPorts: ports,
 	}
 	made, err := a.kernel.CreatePod(pod, netns)
 	if err != nil {
+		err = errors.Join(err, a.dropPorts(pod.Link))
 		a.untake(addrs)
 		return refuse(createCode(err), err.Error())
 	}
@@ -106,7 +113,10 @@ func (a *Agent) connect(p cluster.LocalPod, netns *os.File, routes []api.Route) 
 	}
 	p.Up = true
 	a.remember(p, rows)
-	return nil
+	if len(p.HostPorts) == 0 {
+		return nil
+	}
+	return a.servePorts()
 }
 
 func podRoutes(routes []api.Route) []netdev.Route {
@@ -128,10 +138,10 @@ func (a *Agent) undo(p cluster.LocalPod) {
 	}
 }
 
-// disconnect takes a pod off the network: nobody reaches it any more, then its link goes. The link goes also when an
+// disconnect takes a pod off the network: nobody is led to it, then nobody reaches it any more, then its link goes. The link goes also when an
 // entry cannot be deleted: the next sync does that, and until then it leads nowhere.
 func (a *Agent) disconnect(p cluster.LocalPod) error {
-	var errs []error
+	errs := []error{a.withdrawPorts(p)}
 	for _, addr := range p.Addresses {
 		errs = append(errs, a.datapath.DeleteEndpoint(addr))
 	}
@@ -142,7 +152,7 @@ func (a *Agent) disconnect(p cluster.LocalPod) error {
 		a.datapath.Detach(hook)
 	}
 	a.forget(p)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, a.dropPorts(p.Link))...)
 }
 
 func addResponse(p cluster.LocalPod, req api.Request) api.Response {
@@ -173,7 +183,7 @@ func (a *Agent) del(at api.Attachment) api.Response {
 	p, ok := a.pods[at.HostLink()]
 	if !ok {
 		// An ADD that was cut off may have left a link that no record names.
-		if err := a.kernel.DeletePod(at.HostLink()); err != nil {
+		if err := errors.Join(a.kernel.DeletePod(at.HostLink()), a.dropPorts(at.HostLink())); err != nil {
 			return refuse(api.CodeIO, err.Error())
 		}
 		return api.Response{}

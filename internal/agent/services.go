@@ -33,6 +33,8 @@ type services struct {
 	read   time.Time         // when the maps were last read back
 	stale  chan struct{}     // a notice: datagrams may go to what is gone
 
+	unopened []cluster.Problem // host ports that lead nowhere
+
 	proxy  health.Proxy
 	checks *health.Server // of load balancers
 	failed string         // what its last Sync could not do
@@ -213,7 +215,7 @@ func (a *Agent) serviceProblems() []cluster.Problem {
 	if a.services.table == nil {
 		return nil
 	}
-	return a.services.table.Problems()
+	return append(a.services.table.Problems(), a.services.unopened...)
 }
 
 // endFlows ends what outlives its use: flows that nothing passes on, and datagrams' flows and sockets that would go on

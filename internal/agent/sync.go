@@ -80,6 +80,7 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 	maps, err := a.datapath.SyncMaps(want)
 	errs = append(errs, err)
 	a.noteSelf()
+	errs = append(errs, a.notePorts())
 	services, err := a.syncServices()
 	errs = append(errs, err)
 	programs, err := a.attach(want.Hooks)
@@ -106,11 +107,7 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 func (a *Agent) readLocal() (local cluster.Local, forgotten []cluster.LocalPod, err error) {
 	local = a.sockets
 	local.Node = a.cfg.Node
-	if local.Pods, _, err = a.kernel.Pods(); err != nil {
-		return local, nil, fmt.Errorf("list pods: %w", err)
-	}
-	forgotten = a.recall(local.Pods)
-	if err := a.notePods(local.Pods); err != nil {
+	if local.Pods, forgotten, err = a.readPods(); err != nil {
 		return local, nil, err
 	}
 	var own, peers []netip.Addr
@@ -136,6 +133,19 @@ func (a *Agent) readLocal() (local cluster.Local, forgotten []cluster.LocalPod, 
 		}
 	}
 	return local, forgotten, nil
+}
+
+// readPods lists the pods that there are, with all that this agent knows of them, and takes them over.
+func (a *Agent) readPods() (pods, forgotten []cluster.LocalPod, err error) {
+	if pods, _, err = a.kernel.Pods(); err != nil {
+		return nil, nil, fmt.Errorf("list pods: %w", err)
+	}
+	forgotten = a.recall(pods)
+	a.fillPorts(pods)
+	if err := a.notePods(pods); err != nil {
+		return nil, nil, err
+	}
+	return pods, forgotten, a.dropLostPorts()
 }
 
 // recall fills in the pods whose records somebody damaged since this agent read them, and returns them. An agent that

@@ -73,6 +73,10 @@ type Request struct {
 	// Add: a later plugin of the chain limits the pod's bandwidth on its link.
 	Shaped bool `json:"shaped,omitempty"`
 
+	// Add: the ports of the node that are to lead to the pod; without Services, the agent refuses them: CodeUnsupported.
+	// Check: those that were.
+	PortMappings []PortMapping `json:"portMappings,omitempty"`
+
 	// Check: both ends of the link as the earlier result says them; MTU is 0 where that result's version has none.
 	Host *Interface `json:"host,omitempty"`
 	Pod  *Interface `json:"pod,omitempty"`
@@ -98,6 +102,14 @@ type Route struct {
 	Dst netip.Prefix `json:"dst"`
 	Via netip.Addr   `json:"via,omitzero"`
 	MTU int          `json:"mtu,omitempty"`
+}
+
+// PortMapping is a port of the node that leads to one of the pod's.
+type PortMapping struct {
+	HostIP        netip.Addr       `json:"hostIP,omitzero"` // none: all addresses of the node; unspecified: all of its family
+	HostPort      uint16           `json:"hostPort"`
+	ContainerPort uint16           `json:"containerPort"`
+	Protocol      cluster.Protocol `json:"protocol"`
 }
 
 // Interface is one end of a pod's link.
@@ -143,7 +155,8 @@ const (
 	CodeLimited          = 51  // STATUS: and pods that run may have limited connectivity
 	CodeExists           = 101 // ADD: the interface exists already
 	CodeNotAsExpected    = 102 // CHECK: something is not as ADD left it
-	CodeNoSuch           = 103 // Services, Trace: what is asked about is not there, or not one thing
+	CodePortTaken        = 103 // ADD: a host port is another pod's
+	CodeNoSuch           = 104 // Services, Trace: what is asked about is not there, or not one thing
 	CodeInternal         = 999
 )
 

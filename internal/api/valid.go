@@ -78,7 +78,7 @@ func (r *Request) validateLink() error {
 			return err
 		}
 	}
-	return errors.Join(r.Host.validate(), r.Pod.validate())
+	return errors.Join(r.Host.validate(), r.Pod.validate(), ValidatePorts(r.PortMappings))
 }
 
 // Validate says what in an attachment cannot be.

@@ -111,7 +111,7 @@ const LinkPrefix = "pdr"
 
 // HostPort is a port of the node that leads to a port of a pod on it (a container's hostPort, CNI's portMappings).
 type HostPort struct {
-	Addr     netip.Addr // hostIP; unspecified: all addresses of the node
+	Addr     netip.Addr // hostIP; unspecified: all addresses of the node in that family
 	Port     uint16
 	Protocol Protocol
 	PodPort  uint16

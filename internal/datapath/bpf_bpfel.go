@@ -149,6 +149,22 @@ type bpfFrontendKey struct {
 	Unused uint8
 }
 
+type bpfHostport struct {
+	_      structs.HostLayout
+	Pod    bpfAddr
+	Port   uint16
+	Unused uint16
+	Link   [16]uint8
+}
+
+type bpfHostportKey struct {
+	_      structs.HostLayout
+	Addr   bpfAddr
+	Port   uint16
+	Proto  uint8
+	Unused uint8
+}
+
 type bpfMac struct {
 	_    structs.HostLayout
 	Byte [6]uint8
@@ -301,6 +317,7 @@ const (
 	bpfMapFlows         = "flows"
 	bpfMapFragments     = "fragments"
 	bpfMapFrontends     = "frontends"
+	bpfMapHostports     = "hostports"
 	bpfMapMarks         = "marks"
 	bpfMapMembers       = "members"
 	bpfMapOpening       = "opening"
@@ -404,6 +421,7 @@ type bpfMapSpecs struct {
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Hostports     *ebpf.MapSpec `ebpf:"hostports"`
 	Marks         *ebpf.MapSpec `ebpf:"marks"`
 	Members       *ebpf.MapSpec `ebpf:"members"`
 	Opening       *ebpf.MapSpec `ebpf:"opening"`
@@ -449,6 +467,7 @@ type bpfMaps struct {
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Hostports     *ebpf.Map `ebpf:"hostports"`
 	Marks         *ebpf.Map `ebpf:"marks"`
 	Members       *ebpf.Map `ebpf:"members"`
 	Opening       *ebpf.Map `ebpf:"opening"`
@@ -470,6 +489,7 @@ func (m *bpfMaps) Close() error {
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Hostports,
 		m.Marks,
 		m.Members,
 		m.Opening,

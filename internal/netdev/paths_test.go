@@ -140,6 +140,21 @@ func TestAForeignUseOfAnAddressIsFound(t *testing.T) {
 	}
 }
 
+func TestTheNodesOwnAddressesAreTold(t *testing.T) {
+	ns, pod := testnet.New(t), testnet.New(t)
+	k := open(t, ns)
+	device(t, ns, "up0", "192.168.7.1/24", "fd00:7::1/64")
+	attach(t, k, aPod("c1"), pod)
+	got, err := k.Own(addrs("192.168.7.1", "192.168.7.2", "192.168.7.255", "fd00:7::1", "fd00:7::2", "10.1.0.7", "fd00:1::7", "203.0.113.1", "2001:db8::1"))
+	slices.SortFunc(got, netip.Addr.Compare)
+	if want := addrs("192.168.7.1", "fd00:7::1"); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := k.Own(nil); err != nil || got != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestAnAddressBehindOurUnreachableRouteOrADefaultRouteIsFree(t *testing.T) {
 	n := aNode(t)
 	n.sync(t, n.tables())

@@ -3,6 +3,7 @@ package service
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -14,6 +15,39 @@ type PodPort struct {
 	Namespace, Pod string
 	Frontend       Frontend // Addr: one of this node's, never unspecified
 	Backend        Backend
+}
+
+// PodPorts are the ports of this node that lead to its pods. An unspecified address stands for the node's own in that
+// family, and for its loopback; another must be one of them, or of more: what else the kernel takes for the node's. Of one
+// pod's ports, one at an address goes before one at all.
+func PodPorts(pods []cluster.LocalPod, node, more []netip.Addr) (ports []PodPort, problems []cluster.Problem) {
+	loopbacks := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	for _, p := range pods {
+		leads := map[Frontend]PodPort{}
+		for _, h := range p.HostPorts {
+			at := []netip.Addr{h.Addr}
+			switch {
+			case h.Addr.IsUnspecified():
+				at = slices.Concat(node, loopbacks)
+			case !h.Addr.IsLoopback() && !slices.Contains(node, h.Addr) && !slices.Contains(more, h.Addr):
+				problems = append(problems, cluster.Problem{Object: "Pod/" + p.Namespace + "/" + p.Name, Message: fmt.Sprintf(
+					"host port %s is not opened: the node has no such address", Frontend{h.Addr, h.Port, h.Protocol})})
+				continue
+			}
+			own := slices.IndexFunc(p.Addresses, func(a netip.Addr) bool { return a.Is4() == h.Addr.Is4() })
+			if own < 0 {
+				continue
+			}
+			for _, a := range at {
+				f := Frontend{a, h.Port, h.Protocol}
+				if _, taken := leads[f]; a.Is4() == h.Addr.Is4() && !(taken && h.Addr.IsUnspecified()) {
+					leads[f] = PodPort{p.Namespace, p.Name, f, Backend{p.Addresses[own], h.PodPort}}
+				}
+			}
+		}
+		ports = slices.AppendSeq(ports, maps.Values(leads))
+	}
+	return ports, problems
 }
 
 func (p PodPort) compare(other PodPort) int {

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,8 +45,10 @@ func run(s *scenario.Scenario) string {
 		table.SetService(name, s.Snapshot.Services.Get(name))
 		excluded = append(excluded, service.LeftOut(self, s.Snapshot.Services.Get(name))...)
 	}
-	table.SetPodPorts(podPorts(s))
-	return scenario.RenderServices(table.Ports(), excluded, table.Problems())
+	node, _ := s.Snapshot.Node(s.Local.Node)
+	ports, unopened := service.PodPorts(s.Local.Pods, node.Addresses, nil)
+	table.SetPodPorts(ports)
+	return scenario.RenderServices(table.Ports(), excluded, append(table.Problems(), unopened...))
 }
 
 func selfOf(s *scenario.Scenario) service.Self {
@@ -64,17 +65,4 @@ func selfOf(s *scenario.Scenario) service.Self {
 		}
 	}
 	return self
-}
-
-// podPorts are those of the node's pods, to the pod's address of the same family.
-func podPorts(s *scenario.Scenario) (list []service.PodPort) {
-	for _, p := range s.Local.Pods {
-		for _, h := range p.HostPorts {
-			at := slices.IndexFunc(p.Addresses, func(a netip.Addr) bool { return a.Is4() == h.Addr.Is4() })
-			list = append(list, service.PodPort{Namespace: p.Namespace, Pod: p.Name,
-				Frontend: service.Frontend{Addr: h.Addr, Port: h.Port, Protocol: h.Protocol},
-				Backend:  service.Backend{Addr: p.Addresses[at], Port: h.PodPort}})
-		}
-	}
-	return list
 }
