@@ -27,9 +27,11 @@ static __always_inline int serve_nobody(struct packet *p, struct config *cfg)
 {
 	struct frontend_key address = {.addr = p->dst};
 
-	if (!prefix_has(&cfg->service_cidr[0], &p->dst) && !prefix_has(&cfg->service_cidr[1], &p->dst))
-		return NOT_SERVED;
-	return bpf_map_lookup_elem(&frontends, &address) ? REFUSED_HERE : -DROP_NO_SUCH_SERVICE;
+	if (bpf_map_lookup_elem(&frontends, &address))
+		return REFUSED_HERE;
+	return prefix_has(&cfg->service_cidr[0], &p->dst) || prefix_has(&cfg->service_cidr[1], &p->dst)
+		       ? -DROP_NO_SUCH_SERVICE
+		       : NOT_SERVED;
 }
 
 // A backend that is not here, for a client outside: its node answers in this one's name. Where it cannot be handed
