@@ -104,6 +104,13 @@ func (s *Scenario) readLine(word string, p *parser) bool {
 		s.Snapshot.Nodes = append(s.Snapshot.Nodes, cluster.Node{Name: p.word(), Addresses: p.addrs(), PodCIDRs: p.prefixes()})
 	case "zone": // of a node above: name zone
 		s.zone(p.word(), p.word(), p)
+	case "services": // are on: which are what sockets see, sockets or packets
+		s.Options.Services = true
+		if p.word() == "sockets" {
+			s.Local.Cookie, s.Local.ClosesSockets = 1, true
+		}
+	case "service-cidrs": // prefixes
+		s.Snapshot.ServiceCIDRs = p.prefixes()
 	case "external-ips": // are honoured
 		s.ExternalIPs = true
 	case "host-port": // of the pod above: address:port/protocol and the pod's port
