@@ -137,10 +137,10 @@ static __always_inline int route_handover(struct __sk_buff *ctx, struct packet *
 		return take_back(ctx, p, &node);
 	if (p->from.byte[1] != HANDED_OVER)
 		return -DROP_UNKNOWN_TUNNEL_PEER;
-	rc = take_over(ctx, p, &node);
-	if (rc != GO_ON)
-		return rc;
-	return deliver_served(ctx, p);
+	rc = is_icmp_error(p) ? follow_error(ctx, p) : take_over(ctx, p, &node);
+	if (rc < 0 || p->served)
+		return rc < 0 ? rc : deliver_served(ctx, p);
+	return rc == TO_TUNNEL ? rc : -DROP_NO_LOCAL_BACKEND;
 }
 
 static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packet *p, struct config *cfg)
@@ -201,36 +201,50 @@ int to_tunnel(struct __sk_buff *ctx)
 }
 
 // Answers of a translated flow that come through the stack, on their way out of it.
-static __always_inline void follow_answer(struct __sk_buff *ctx)
+static __always_inline void follow_answer(struct __sk_buff *ctx, struct packet *p, struct config *cfg)
 {
-	struct config *cfg = get_config();
 	struct work *w = get_work();
-	struct packet p = {};
 
-	if (!cfg || !cfg->services || !w || parse(ctx, &p) != GO_ON || !is_marked(&p.dst))
+	if (!cfg->services || !w || parse(ctx, p) != GO_ON || !is_marked(&p->dst))
 		return;
-	if (is_icmp_error(&p))
-		follow_error(ctx, &p);
-	else if (find_ports(ctx, &p) == GO_ON && p.ports && recall_flow(ctx, &p) == KNOWN &&
+	if (is_icmp_error(p))
+		follow_error(ctx, p);
+	else if (find_ports(ctx, p) == GO_ON && p->ports && recall_flow(ctx, p) == KNOWN &&
 		 w->forward.flags & FLOW_REPLY)
-		rewrite(ctx, &p);
+		rewrite(ctx, p);
 }
 
 // Egress of the host's end of a pod's link: what comes to a pod through the stack.
 SEC("tc")
 int to_pod(struct __sk_buff *ctx)
 {
-	follow_answer(ctx);
+	struct config *cfg = get_config();
+	struct packet p = {};
+
+	if (cfg)
+		follow_answer(ctx, &p, cfg);
 	return TC_ACT_UNSPEC;
 }
 
-// Egress of an uplink: what the node itself answers. What is forwarded has been seen where it came in.
+// Egress of an uplink: what the node itself answers, and what it asks of Services but its sockets were not led to a
+// backend for. What is forwarded has been seen where it came in.
 SEC("tc")
 int to_network(struct __sk_buff *ctx)
 {
-	if (!ctx->ingress_ifindex)
-		follow_answer(ctx);
-	return TC_ACT_UNSPEC;
+	struct config *cfg = get_config();
+	struct work *w = get_work();
+	struct packet p = {};
+	struct remote *r;
+
+	if (!cfg || !w || ctx->ingress_ifindex)
+		return TC_ACT_UNSPEC;
+	follow_answer(ctx, &p, cfg);
+	if (cfg->services && is_service_address(cfg, &p.dst))
+		return finish(ctx, -DROP_NO_SUCH_SERVICE);
+	if (!p.served || !(w->forward.flags & FLOW_RETURN))
+		return TC_ACT_UNSPEC;
+	r = find_remote(&w->forward.node);
+	return r && r->kind == REMOTE_NATIVE ? TC_ACT_UNSPEC : finish(ctx, go_back(ctx, &p, w));
 }
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -60,6 +60,10 @@ func (s *sweep) table(m *ebpf.Map, settled bool) error {
 		}
 	})
 	for _, t := range over {
+		var f bpfFlow
+		if m.Lookup(t, &f) != nil || !s.isOver(m, t, f, settled) { // used since it was listed
+			continue
+		}
 		if err := m.Delete(t); err == nil {
 			s.ended++
 		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -72,7 +76,7 @@ func (s *sweep) table(m *ebpf.Map, settled bool) error {
 // isOver judges one direction. Directions end together: when neither has been used for long, or one has lost the other.
 func (s *sweep) isOver(m *ebpf.Map, t bpfTuple, f bpfFlow, settled bool) bool {
 	if f.Flags&bpfFlowFlagsFLOW_HANDED != 0 {
-		return s.idle(f) > limit(t, settled, f.Flags)
+		return s.idle(f) > limit(t, settled, f.Flags) || cluster.Protocol(t.Proto) == cluster.UDP && !s.serves(t, f)
 	}
 	var other bpfFlow
 	err := m.Lookup(answerTuple(t, f), &other)
