@@ -25,6 +25,7 @@ type services struct {
 	addresses  map[netip.Addr]int // cluster IPs → how many ports have them
 	generation uint64             // the last one given
 	slots      int                // rows of backends
+	members    int                // rows of members
 	retired    map[uint64]retired // by generation
 }
 
@@ -65,7 +66,7 @@ func (d *Datapath) ResyncServices(all map[service.PortName]*service.Port, now ti
 		return nil, err
 	}
 	d.services = services{ports: map[service.PortName]written{}, addresses: map[netip.Addr]int{}, known: true,
-		generation: max(d.services.generation, have.newest(), uint64(boot)), slots: len(have.backends), retired: d.services.retired}
+		generation: max(d.services.generation, have.newest(), uint64(boot)), slots: len(have.backends), members: len(have.members), retired: d.services.retired}
 	w := writer{d: d, s: &d.services, now: now, have: have}
 	err = w.sync(all)
 	return w.changes, err
@@ -143,21 +144,27 @@ func (w *writer) generationOf(p *service.Port) uint64 {
 	if !there {
 		w.s.generation++
 		generation = w.s.generation
-		if w.s.slots+len(slots) > int(w.d.maps[bpfMapBackends].MaxEntries()) {
+	}
+	members := encodeMembers(p, generation)
+	if !there {
+		if w.s.slots+len(slots) > w.room(bpfMapBackends) || w.s.members+len(members) > w.room(bpfMapMembers) {
 			w.errs = append(w.errs, fmt.Errorf("write %d backends of Service %s: %w", len(slots), p.Name.ServiceName, errFull))
 			put(&w.failed, generation, true)
 			return generation
 		}
 		w.s.slots += len(slots)
+		w.s.members += len(members)
 	}
 	for i, b := range slots {
 		put(&w.backends, bpfBackendKey{Generation: generation, Slot: uint32(i)}, b)
 	}
-	for k, v := range encodeMembers(p, generation) {
+	for k, v := range members {
 		put(&w.members, k, v)
 	}
 	return generation
 }
+
+func (w *writer) room(table string) int { return int(w.d.maps[table].MaxEntries()) }
 
 // find returns the generation that a frontend of the port names in the maps, if its backends are those.
 func (w *writer) find(p *service.Port, slots []bpfBackend) (uint64, bool) {
@@ -275,6 +282,7 @@ func (w *writer) retire() {
 			put(&w.gone.members, k, v)
 		}
 		w.s.slots -= len(r.backends)
+		w.s.members -= len(r.members)
 		delete(w.s.retired, generation)
 	}
 }
