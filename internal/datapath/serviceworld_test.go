@@ -304,6 +304,9 @@ func (s seen) quote(t testing.TB) seen {
 
 // read takes a frame apart and checks that its checksums are right.
 func read(b []byte) (seen, error) {
+	if len(b) < 34 {
+		return seen{}, fmt.Errorf("%d bytes", len(b))
+	}
 	s, err := readIP(b[14:])
 	if err != nil {
 		return s, err
@@ -340,15 +343,31 @@ func readIP(b []byte) (s seen, err error) {
 		s.ttl, s.proto, s.id = b[8], b[9], binary.BigEndian.Uint16(b[4:])
 		offset := binary.BigEndian.Uint16(b[6:])
 		s.fragment, s.later = offset&0x3fff != 0, offset&0x1fff != 0
+		if n := int(b[0]&15) * 4; n < 20 || n > len(b) {
+			return s, fmt.Errorf("a header of %d bytes", n)
+		}
 		s.l4 = b[int(b[0]&15)*4:]
 	case 6:
+		if len(b) < 40 {
+			return s, fmt.Errorf("%d bytes", len(b))
+		}
 		src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
 		s.ttl, s.proto, s.l4 = b[7], b[6], b[40:]
 		for s.proto == 0 || s.proto == 60 || s.proto == 44 {
-			if s.proto == 44 {
-				s.fragment, s.later = true, binary.BigEndian.Uint16(s.l4[2:])&0xfff8 != 0
+			if len(s.l4) < 8 {
+				return s, fmt.Errorf("%d bytes of an extension header", len(s.l4))
 			}
-			s.proto, s.l4 = s.l4[0], s.l4[(int(s.l4[1])*min(1, int(60^s.proto)|int(s.proto)^44)+1)*8:]
+			length := 8 + int(s.l4[1])*8
+			if s.proto == 44 {
+				length, s.fragment, s.later = 8, true, binary.BigEndian.Uint16(s.l4[2:])&0xfff8 != 0
+			}
+			if length > len(s.l4) {
+				return s, fmt.Errorf("an extension header of %d bytes", length)
+			}
+			s.proto, s.l4 = s.l4[0], s.l4[length:]
+			if s.later {
+				break
+			}
 		}
 	default:
 		return s, fmt.Errorf("version %d", b[0]>>4)
