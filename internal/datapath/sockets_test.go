@@ -378,7 +378,8 @@ func TestAffinityOfSocketsIsByNamespace(t *testing.T) {
 				if err := unix.Connect(fd, k.sockaddr(k.at("10.96.0.9:80"))); err != nil {
 					t.Fatal(err)
 				}
-				own[leadsTo(t, k, fd)] = true
+				to, _ := leadsTo(t, k, fd)
+				own[to] = true
 			}
 			if len(own) != 1 {
 				t.Fatalf("one namespace got %v", own)
