@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/desired"
@@ -311,4 +312,60 @@ func TestTheNodesOwnAnswersAreTranslatedOnTheirWayOut(t *testing.T) {
 		s = pass(t, d, desired.ToNetwork, f.packet("192.0.2.1:8080", "198.51.100.7:5", flags(tcpSYN|tcpACK)), "")
 		s.goes(t, f, "203.0.113.9:80", "198.51.100.7:5")
 	})
+}
+
+// Affinity ends when the client has been away for its time, and every use begins that anew.
+func TestAffinityEndsWhereItIsNotUsed(t *testing.T) {
+	d := servedOf(t)
+	f := family{true, cluster.TCP}
+	p := f.port("sticky", "10.96.0.9:80", 0, many("10.0.2.%d:8080", 50)...)
+	p.Affinity = 100
+	if err := d.SyncServices(portsOf(p), now()); err != nil {
+		t.Fatal(err)
+	}
+	port := 0
+	ask := func() netip.AddrPort {
+		t.Helper()
+		port++
+		return pass(t, d, desired.FromPod, f.packet(fmt.Sprint("10.0.1.2:", port), "10.96.0.9:80"), "to native").dst
+	}
+	// away sets back the clock of the only client, and returns what it was.
+	away := func(by time.Duration) time.Duration {
+		t.Helper()
+		rows := map[bpfAffinityKey]bpfAffinity{}
+		if err := readTable(d.maps[bpfMapAffinities], &rows); err != nil || len(rows) != 1 {
+			t.Fatal(rows, err)
+		}
+		for k, row := range rows {
+			used := time.Duration(row.Used)
+			row.Used -= uint64(by)
+			if err := d.maps[bpfMapAffinities].Put(k, row); err != nil {
+				t.Fatal(err)
+			}
+			return used
+		}
+		return 0
+	}
+	first := ask()
+	for range 5 { // 450 s in all, never 100 of them away
+		used := away(90 * time.Second)
+		if ask() != first {
+			t.Fatal("it lost its backend while it was in use")
+		}
+		if away(0) < used {
+			t.Fatal("use does not refresh it")
+		}
+	}
+	away(-time.Hour) // another processor's clock is ahead
+	if ask() != first {
+		t.Fatal("a use that is not yet over ends it")
+	}
+	got := map[netip.AddrPort]bool{}
+	for range 20 {
+		away(101 * time.Second)
+		got[ask()] = true
+	}
+	if len(got) < 3 {
+		t.Fatalf("after its time it still gets %v", got)
+	}
 }
