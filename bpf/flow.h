@@ -15,6 +15,9 @@ enum {
 
 	PORT_TRIES = 8, // for a source port that no other flow to the same backend has
 	FIRST_PORT = 32768,
+
+	COPY_TRIES = 3,
+	SILENT_TICKS = 2, // a backend that is there has answered by then
 };
 
 // A tick is 2^30 ns, a little more than a second.
@@ -108,17 +111,41 @@ static __always_inline int find_ports(struct __sk_buff *ctx, struct packet *p)
 	return GO_ON;
 }
 
-// Finds the flow of w->tuple and copies it: an entry of a map that makes room may be another's a moment later.
-static __always_inline struct flow *find_flow(struct work *w, _Bool *opened)
+// Copies a flow of the map that makes room, where an entry may become another's at any moment: one that is still in its
+// place after it was copied was this flow's all the time.
+static __always_inline _Bool copy_opening(const struct tuple *t, struct flow *into)
 {
-	struct flow *f = bpf_map_lookup_elem(&flows, &w->tuple);
+	for (int i = 0; i < COPY_TRIES; i++) {
+		struct flow *f = bpf_map_lookup_elem(&opening, t);
 
-	*opened = !f;
-	if (!f)
-		f = bpf_map_lookup_elem(&opening, &w->tuple);
-	if (f)
-		w->forward = *f;
-	return f;
+		if (!f)
+			return 0;
+		*into = *f;
+		if (bpf_map_lookup_elem(&opening, t) == f)
+			return 1;
+	}
+	return 0;
+}
+
+// Finds the flow of w->tuple and copies it to w->forward. Settled: where it is, NULL: it is opening.
+static __always_inline _Bool find_flow(struct work *w, struct flow **settled)
+{
+	*settled = bpf_map_lookup_elem(&flows, &w->tuple);
+	if (!*settled)
+		return copy_opening(&w->tuple, &w->forward);
+	w->forward = **settled;
+	return 1;
+}
+
+// Writes down when the flow was used last, and its flags. An opening one may have gone.
+static __always_inline void touch_flow(struct work *w, struct flow *settled)
+{
+	if (settled) {
+		settled->used = w->forward.used;
+		settled->flags = w->forward.flags;
+	} else {
+		bpf_map_update_elem(&opening, &w->tuple, &w->forward, BPF_EXIST);
+	}
 }
 
 // Of a flow that another node serves, there is one direction here.
@@ -135,15 +162,11 @@ static __always_inline int settle_handed(struct work *w)
 // A flow that has had an answer, and a packet after it, is no flood's: it gets a place of its own.
 static __always_inline int settle_flow(struct work *w)
 {
-	struct flow *answer;
-
 	if (w->forward.flags & FLOW_HANDED)
 		return settle_handed(w);
 	set_answer(&w->reply_tuple, &w->forward, w->tuple.proto);
-	answer = bpf_map_lookup_elem(&opening, &w->reply_tuple);
-	if (!answer || !(answer->flags & FLOW_SEEN))
+	if (!copy_opening(&w->reply_tuple, &w->reply) || !(w->reply.flags & FLOW_SEEN))
 		return GO_ON;
-	w->reply = *answer;
 	if (bpf_map_update_elem(&flows, &w->reply_tuple, &w->reply, BPF_ANY) < 0)
 		return -DROP_FLOWS_FULL;
 	if (bpf_map_update_elem(&flows, &w->tuple, &w->forward, BPF_ANY) < 0) {
@@ -155,11 +178,19 @@ static __always_inline int settle_flow(struct work *w)
 	return GO_ON;
 }
 
-// A SYN on a flow that is at its end, or has long begun, begins another with the same ports.
-static __always_inline _Bool begins_anew(const struct work *w, _Bool opened, __u8 tcp)
+// A SYN begins another flow with the same ports where one end has closed the last one, or its backend answers no more.
+// Where it does answer, the SYN comes late, or is a lie: the backend tells the client, as if nobody were in between.
+static __always_inline _Bool begins_anew(struct work *w, const struct flow *settled, __u8 tcp)
 {
-	return (tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN && !(w->forward.flags & FLOW_REPLY) &&
-	       (!opened || w->forward.flags & FLOW_CLOSING);
+	struct flow *answer;
+
+	if ((tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN || w->forward.flags & FLOW_REPLY)
+		return 0;
+	if (!settled || w->forward.flags & (FLOW_CLOSING | FLOW_HANDED))
+		return settled || w->forward.flags & FLOW_CLOSING;
+	set_answer(&w->reply_tuple, &w->forward, w->tuple.proto);
+	answer = bpf_map_lookup_elem(&flows, &w->reply_tuple);
+	return !answer || answer->flags & FLOW_CLOSING || (__s32)(w->forward.used - answer->used) > SILENT_TICKS;
 }
 
 static __always_inline void forget_flow(struct work *w)
@@ -178,30 +209,29 @@ __noinline int recall_flow(struct __sk_buff *ctx, struct packet *p)
 {
 	struct work *w = get_work();
 	__u32 now = now_ticks();
-	struct flow *f;
-	_Bool opened;
+	struct flow *settled;
 	__u8 tcp;
 
 	if (!p || !w)
 		return UNKNOWN;
 	set_tuple(&w->tuple, p);
-	f = find_flow(w, &opened);
-	if (!f)
+	if (!find_flow(w, &settled))
 		return UNKNOWN;
 	tcp = tcp_flags(ctx, p);
-	if (begins_anew(w, opened, tcp)) {
+	if (begins_anew(w, settled, tcp)) {
 		forget_flow(w);
 		return UNKNOWN;
 	}
 	w->forward.flags |= FLOW_SEEN | (tcp & (TCP_FIN | TCP_RST) ? FLOW_CLOSING : 0);
+	if (w->forward.flags & FLOW_HANDED && (tcp & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK)
+		w->forward.flags |= FLOW_ANSWERED; // the answer need not have come by here
 	w->forward.used = now;
-	f->used = now;
-	f->flags = w->forward.flags;
+	touch_flow(w, settled);
 	if (w->forward.flags & FLOW_REPLY)
 		return KNOWN;
 	mark(&w->forward.src, now); // where answers to it go
 	mark(&w->tuple.dst, now);
-	return opened && settle_flow(w) < 0 ? FULL : KNOWN;
+	return !settled && settle_flow(w) < 0 ? FULL : KNOWN;
 }
 
 // Remembers a new flow, w->forward of w->tuple, so that its answers find the way back. Where another flow to the same

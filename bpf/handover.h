@@ -6,7 +6,7 @@
 // the way, so the backend sees the client's.
 #pragma once
 
-#include "rewrite.h"
+#include "related.h"
 
 // What such packets have for a source MAC address, since nobody needs one in the tunnel: who sends it why.
 struct handover {
@@ -92,7 +92,7 @@ __noinline int take_over(struct __sk_buff *ctx, struct packet *p, struct addr *n
 	case FULL:
 		return -DROP_FLOWS_FULL;
 	case KNOWN:
-		return rewrite(ctx, p);
+		return w->forward.flags & FLOW_HANDED ? hand_on(ctx, p, w) : rewrite(ctx, p);
 	}
 	tcp = tcp_flags(ctx, p);
 	f = find_frontend(&p->dst, p->dport, p->proto);
@@ -113,20 +113,25 @@ __noinline int take_over(struct __sk_buff *ctx, struct packet *p, struct addr *n
 __noinline int take_back(struct __sk_buff *ctx, struct packet *p, struct addr *node)
 {
 	struct work *w = get_work();
-	__u32 now = now_ticks();
-	struct flow *f;
-	_Bool opened;
+	struct flow *settled;
+	struct quote q = {};
 
 	if (!p || !w || !node)
 		return -DROP_UNKNOWN_TUNNEL_PEER;
-	if (find_ports(ctx, p) < 0 || !p->ports)
-		return -DROP_FRAGMENT;
-	w->tuple =
-		(struct tuple){.src = p->dst, .dst = p->src, .sport = p->dport, .dport = p->sport, .proto = p->proto};
-	f = find_flow(w, &opened);
-	if (!f || !(f->flags & FLOW_HANDED) || !addr_equal(&w->forward.node, node))
+	if (is_icmp_error(p)) {
+		if (read_quote(ctx, p, &q) < 0)
+			return -DROP_MALFORMED;
+	} else {
+		if (find_ports(ctx, p) < 0 || !p->ports)
+			return -DROP_FRAGMENT;
+		q = (struct quote){
+			.src = p->dst, .dst = p->src, .sport = p->dport, .dport = p->sport, .proto = p->proto};
+	}
+	set_quoted(&w->tuple, &q, 0);
+	if (!find_flow(w, &settled) || !(w->forward.flags & FLOW_HANDED) || !addr_equal(&w->forward.node, node))
 		return -DROP_UNKNOWN_TUNNEL_PEER;
-	f->used = now;
-	f->flags = w->forward.flags | FLOW_ANSWERED;
+	w->forward.used = now_ticks();
+	w->forward.flags |= FLOW_ANSWERED;
+	touch_flow(w, settled);
 	return to_fabric(ctx, p);
 }

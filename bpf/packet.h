@@ -107,6 +107,8 @@ static __always_inline _Bool addr_is_local_only(const struct addr *a)
 
 static __always_inline _Bool is_icmp_error(const struct packet *p)
 {
+	if (p->fragment) // its type is unknown
+		return 0;
 	if (p->proto == IPPROTO_ICMP)
 		return p->icmp_type == ICMP_UNREACHABLE || p->icmp_type == ICMP_TIME_EXCEEDED ||
 		       p->icmp_type == ICMP_PARAMETER_PROBLEM;
@@ -123,6 +125,7 @@ static __always_inline int parse_l4(struct __sk_buff *ctx, struct packet *p)
 	switch (p->proto) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
 		if (bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(ports)) == 0) {
 			p->sport = ports[0];
 			p->dport = ports[1];

@@ -129,10 +129,10 @@ static __always_inline int route_handover(struct __sk_buff *ctx, struct packet *
 		return take_back(ctx, p, &node);
 	if (p->from.byte[1] != HANDED_OVER)
 		return -DROP_UNKNOWN_TUNNEL_PEER;
-	rc = take_over(ctx, p, &node);
-	if (rc != GO_ON)
-		return rc;
-	return deliver_served(ctx, p);
+	rc = is_icmp_error(p) ? follow_error(ctx, p) : take_over(ctx, p, &node);
+	if (rc < 0 || p->served)
+		return rc < 0 ? rc : deliver_served(ctx, p);
+	return rc == TO_TUNNEL ? rc : -DROP_NO_LOCAL_BACKEND;
 }
 
 static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packet *p, struct config *cfg)
@@ -221,16 +221,19 @@ int to_pod(struct __sk_buff *ctx)
 // What the node itself sends to a Service, where no socket program has replaced the Service's address.
 __noinline int deliver_from_host(struct __sk_buff *ctx, struct packet *p, int rc)
 {
+	struct work *w = get_work();
 	struct endpoint *ep;
 	struct remote *r;
 	struct addr dst;
 
-	if (!p)
+	if (!p || !w)
 		return TO_STACK;
 	if (rc == REFUSED)
 		return to_node(ctx) == TO_NODE ? REFUSED : -DROP_MALFORMED;
 	if (rc != GO_ON || !p->served)
 		return rc == GO_ON ? TO_STACK : rc;
+	if (w->forward.flags & FLOW_RETURN)
+		return go_back(ctx, p, w);
 	dst = p->dst;
 	ep = bpf_map_lookup_elem(&endpoints, &dst);
 	if (ep && !ep->ifindex)
@@ -257,19 +260,27 @@ int from_host(struct __sk_buff *ctx)
 	return finish(ctx, deliver_from_host(ctx, &p, serve(ctx, &p, 0, 0)));
 }
 
-// Egress of an uplink: what the node itself answers. What is forwarded has been seen where it came in.
+// Egress of an uplink: what the node itself answers, and what it asks of Services but its sockets were not led to a
+// backend for. What is forwarded has been seen where it came in.
 SEC("tc")
 int to_network(struct __sk_buff *ctx)
 {
 	struct config *cfg = get_config();
+	struct work *w = get_work();
 	struct packet p = {};
+	struct remote *r;
 
-	if (ctx->ingress_ifindex || !cfg || !cfg->services || parse(ctx, &p) != GO_ON)
+	if (ctx->ingress_ifindex || !w || !cfg || !cfg->services || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
 	if (!cfg->host_cookie)
 		return finish(ctx, deliver_from_host(ctx, &p, serve(ctx, &p, 0, 0)));
 	follow_answer(ctx, &p);
-	return TC_ACT_UNSPEC;
+	if (is_service_address(cfg, &p.dst))
+		return finish(ctx, -DROP_NO_SUCH_SERVICE);
+	if (!p.served || !(w->forward.flags & FLOW_RETURN))
+		return TC_ACT_UNSPEC;
+	r = find_remote(&w->forward.node);
+	return r && r->kind == REMOTE_NATIVE ? TC_ACT_UNSPEC : finish(ctx, go_back(ctx, &p, w));
 }
 
 char __license[] SEC("license") = "Dual BSD/GPL";

@@ -54,21 +54,33 @@ static __always_inline int rewrite_quote(struct __sk_buff *ctx, struct packet *p
 	    bpf_skb_store_bytes(ctx, q->l4, &now->sport, 4, 0) < 0 ||
 	    bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, ports, 0) < 0)
 		return -1;
-	return v4 ? 0 : bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, addresses, 0);
+	return v4 ? 0 : bpf_l4_csum_replace(ctx, p->l4 + ICMP_CHECK, 0, addresses, BPF_F_PSEUDO_HDR);
 }
 
-// Follows the flow that an ICMP error belongs to. GO_ON: it is none of ours, or it is translated (p->served).
+// The flow's packets that the quoted one answers, or that it was one of.
+static __always_inline void set_quoted(struct tuple *t, const struct quote *q, _Bool answered)
+{
+	*t = (struct tuple){.src = q->src, .dst = q->dst, .sport = q->sport, .dport = q->dport, .proto = q->proto};
+	if (answered)
+		*t = (struct tuple){
+			.src = q->dst, .dst = q->src, .sport = q->dport, .dport = q->sport, .proto = q->proto};
+}
+
+// Follows the flow that an ICMP error belongs to, as an enum known or minus a drop's reason. It is translated then, and
+// p->served; of a flow that another node serves, it is not: it is to be handed on.
 __noinline int follow_error(struct __sk_buff *ctx, struct packet *p)
 {
 	struct work *w = get_work();
+	struct flow *settled;
 	struct quote q = {};
-	_Bool opened;
 
 	if (!p || !w || read_quote(ctx, p, &q) < 0)
-		return GO_ON;
-	w->tuple = (struct tuple){.src = q.dst, .dst = q.src, .sport = q.dport, .dport = q.sport, .proto = q.proto};
-	if (!find_flow(w, &opened))
-		return GO_ON;
+		return UNKNOWN;
+	set_quoted(&w->tuple, &q, 1);
+	if (!find_flow(w, &settled))
+		return UNKNOWN;
+	if (w->forward.flags & FLOW_HANDED)
+		return KNOWN;
 	w->reply = (struct flow){
 		.src = w->forward.dst, .dst = w->forward.src, .sport = w->forward.dport, .dport = w->forward.sport};
 	if (rewrite_quote(ctx, p, &q, &w->reply) < 0)
@@ -78,5 +90,5 @@ __noinline int follow_error(struct __sk_buff *ctx, struct packet *p)
 		w->forward.src = p->src;
 	if (rewrite_outer(ctx, p, &w->forward) < 0)
 		return -DROP_MALFORMED;
-	return GO_ON;
+	return KNOWN;
 }

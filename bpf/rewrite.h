@@ -20,13 +20,15 @@ static __always_inline int replace_l4(struct __sk_buff *ctx, const struct packet
 	return bpf_skb_store_bytes(ctx, p->l4, to, 4, 0);
 }
 
+// What a network card has summed up (CHECKSUM_COMPLETE) is corrected by whoever changes it: an IPv4 header's sum stays
+// what it was; IPv6's does not, and bpf_l4_csum_replace, told of addresses, sees to its own field alone.
 static __always_inline int replace_addresses(struct __sk_buff *ctx, __u32 l3, _Bool v4, __u32 difference,
 					     const struct addr *to)
 {
 	__be32 pair[2] = {to[0].word[3], to[1].word[3]};
 
 	if (!v4)
-		return bpf_skb_store_bytes(ctx, l3 + IP6_ADDRS, to, 2 * sizeof(*to), 0);
+		return bpf_skb_store_bytes(ctx, l3 + IP6_ADDRS, to, 2 * sizeof(*to), BPF_F_RECOMPUTE_CSUM);
 	if (bpf_l3_csum_replace(ctx, l3 + IP_CHECK, 0, difference, 0) < 0)
 		return -1;
 	return bpf_skb_store_bytes(ctx, l3 + IP_ADDRS, pair, sizeof(pair), 0);

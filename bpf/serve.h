@@ -5,7 +5,6 @@
 #pragma once
 
 #include "handover.h"
-#include "related.h"
 #include "unreachable.h"
 
 // Which slot: by chance inside the cluster; for clients outside by the flow alone, the same on every node.
@@ -22,6 +21,12 @@ static __always_inline __u32 spread(const struct packet *p, _Bool outside)
 
 enum begun { NOT_SERVED, BEGUN, REFUSED_HERE };
 
+// Is this an address that only a Service can have, whether one does or not?
+static __always_inline _Bool is_service_address(const struct config *cfg, const struct addr *a)
+{
+	return prefix_has(&cfg->service_cidr[0], a) || prefix_has(&cfg->service_cidr[1], a);
+}
+
 // A packet to no frontend: to a Service's address all the same, to one that could be, or to somebody else.
 static __always_inline int serve_nobody(struct packet *p, struct config *cfg)
 {
@@ -29,9 +34,7 @@ static __always_inline int serve_nobody(struct packet *p, struct config *cfg)
 
 	if (bpf_map_lookup_elem(&frontends, &address))
 		return REFUSED_HERE;
-	return prefix_has(&cfg->service_cidr[0], &p->dst) || prefix_has(&cfg->service_cidr[1], &p->dst)
-		       ? -DROP_NO_SUCH_SERVICE
-		       : NOT_SERVED;
+	return is_service_address(cfg, &p->dst) ? -DROP_NO_SUCH_SERVICE : NOT_SERVED;
 }
 
 // A backend that is not here, for a client outside: its node answers in this one's name. Where it cannot be handed
@@ -41,8 +44,6 @@ static __always_inline void serve_elsewhere(struct packet *p, struct work *w, st
 	struct remote *r = find_remote(&w->backend.addr);
 
 	if (r && cfg->tunnel_ifindex) {
-		w->forward.dst = p->dst;
-		w->forward.dport = p->dport;
 		w->forward.flags |= FLOW_HANDED;
 		w->forward.node = r->node;
 		w->forward.slot = w->slot;
@@ -95,36 +96,55 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, __u32 outside
 	return BEGUN;
 }
 
+// An answer to a pod of this node which has to go through the stack is translated when it comes out of it (to_pod): its
+// new source is the frontend, which the stack would take for a lie.
+static __always_inline _Bool comes_later(const struct packet *p, const struct work *w)
+{
+	struct addr dst = p->dst; // Linux 6.1 wants keys on the stack
+	struct endpoint *ep;
+
+	if (!(w->forward.flags & FLOW_REPLY) || !addr_equal(&p->dst, &w->forward.dst))
+		return 0;
+	ep = bpf_map_lookup_elem(&endpoints, &dst);
+	return ep && ep->ifindex && (ep->shaped || p->shaped || p->options || p->ttl <= 1);
+}
+
+// A packet of a flow that there is: translated, or handed to the node that does it.
+static __always_inline int go_along(struct __sk_buff *ctx, struct packet *p, struct work *w)
+{
+	if (w->forward.flags & FLOW_HANDED)
+		return hand_on(ctx, p, w);
+	return p->served || comes_later(p, w) ? GO_ON : rewrite(ctx, p);
+}
+
 // The whole of it. to_pod: the packet is for a pod, so no frontend's; outside: it is from no pod of this node.
 // GO_ON: it goes on to p->dst; where it was translated, p->served says so.
 __noinline int serve(struct __sk_buff *ctx, struct packet *p, __u32 to_pod, __u32 outside)
 {
+	struct config *cfg = get_config();
 	struct work *w = get_work();
+	int rc = UNKNOWN;
 	_Bool marked;
-	int rc;
 
-	if (!p || !w)
+	if (!p || !w || !cfg)
 		return GO_ON;
 	marked = is_marked(&p->dst);
 	if (to_pod && !marked)
 		return GO_ON;
-	if (is_icmp_error(p))
-		return marked ? follow_error(ctx, p) : GO_ON;
 	if (find_ports(ctx, p) < 0)
-		return marked ? -DROP_FRAGMENT : GO_ON;
-	if (!p->ports)
-		return GO_ON;
-	rc = marked ? recall_flow(ctx, p) : UNKNOWN;
-	if (rc == UNKNOWN) {
-		rc = to_pod ? NOT_SERVED : begin_flow(ctx, p, outside);
-		if (rc == NOT_SERVED || rc < 0)
-			return rc;
-		if (rc == REFUSED_HERE)
-			return refuse(ctx, p);
-	} else if (rc == FULL) {
+		return marked || is_service_address(cfg, &p->dst) ? -DROP_FRAGMENT : GO_ON;
+	if (marked)
+		rc = is_icmp_error(p) ? follow_error(ctx, p) : recall_flow(ctx, p);
+	if (rc < 0)
+		return rc;
+	if (rc == FULL)
 		return -DROP_FLOWS_FULL;
-	}
-	return w->forward.flags & FLOW_HANDED ? hand_on(ctx, p, w) : rewrite(ctx, p);
+	if (rc == KNOWN)
+		return go_along(ctx, p, w);
+	rc = to_pod ? NOT_SERVED : begin_flow(ctx, p, outside);
+	if (rc == REFUSED_HERE)
+		return refuse(ctx, p);
+	return rc == BEGUN ? go_along(ctx, p, w) : rc;
 }
 
 enum { LOOPBACK = 1 }; // its index in every network namespace
@@ -154,11 +174,11 @@ __noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
 	if (!p || !w)
 		return TO_STACK;
 	answer = w->forward.flags & FLOW_REPLY;
-	dst = p->dst; // Linux 6.1 wants keys on the stack
+	dst = p->dst;
 	ep = bpf_map_lookup_elem(&endpoints, &dst);
 	if (answer && ep && !ep->ifindex)
 		return to_node(ctx);
-	if (p->ttl <= 1 || p->options || (ep && (!ep->ifindex || ep->shaped)))
+	if (p->ttl <= 1 || p->options || (p->shaped && !answer) || (ep && (!ep->ifindex || ep->shaped)))
 		return TO_STACK;
 	if (ep)
 		return redirect_to_pod(ctx, p, ep);

@@ -55,15 +55,19 @@ static __always_inline _Bool recall(const struct frontend *f, const struct affin
 {
 	struct affinity *last = bpf_map_lookup_elem(&affinities, key);
 	__u64 now = bpf_ktime_get_boot_ns();
+	struct affinity copy;
 	struct member *m;
 
-	if (!last || now - last->used >= (__u64)f->affinity * NS_PER_S)
+	if (!last)
 		return 0;
-	m = find_member(f, &last->backend, outside);
+	copy = *last; // before it is asked about: the entry may become another client's at any moment
+	if ((__s64)(now - copy.used) >= (__s64)f->affinity * NS_PER_S)
+		return 0;
+	m = find_member(f, &copy.backend, outside);
 	if (!m)
 		return 0;
 	last->used = now;
-	*b = last->backend;
+	*b = copy.backend;
 	*slot = m->slot;
 	return 1;
 }

@@ -86,6 +86,7 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, _Bool ipv6)
 		bpf_set_retval(-ERR_CONNREFUSED);
 		return DENY;
 	case DROP: // the packet path is silent about it
+		bpf_sk_storage_delete(&connected, ctx->sk);
 		return ALLOW;
 	case CHOSEN:
 		break;
@@ -114,8 +115,8 @@ int connect6(struct bpf_sock_addr *ctx)
 	return on_connect(ctx, 1);
 }
 
-// The translation of an earlier datagram to the same frontend, else a free place for one.
-static __always_inline struct translation *place_for(struct translations *all, const struct addr *a, __be16 port)
+// The translation of an earlier datagram to the same frontend. NULL: there is none.
+static __always_inline struct translation *earlier(struct translations *all, const struct addr *a, __be16 port)
 {
 	for (__u32 i = 0; i < sizeof(all->of) / sizeof(all->of[0]); i++) {
 		struct translation *t = &all->of[i];
@@ -123,10 +124,7 @@ static __always_inline struct translation *place_for(struct translations *all, c
 		if (t->set && t->port == port && addr_equal(&t->addr, a))
 			return t;
 	}
-	struct translation *t = &all->of[all->next++ % (sizeof(all->of) / sizeof(all->of[0]))];
-
-	t->set = 0;
-	return t;
+	return NULL;
 }
 
 // A datagram goes where the one before it went, as long as that backend serves.
@@ -137,16 +135,15 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, _Bool ipv6)
 	struct frontend *f = frontend_of(ctx, &a, cookie);
 	struct translations *all;
 	struct translation *t;
+	struct backend b;
 
 	if (!f)
 		return ALLOW;
 	all = bpf_sk_storage_get(&datagrams, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!all)
 		return ALLOW;
-	t = place_for(all, &a, ctx->user_port);
-	if (!t->set || (t->generation != f->generation && !find_member(f, &t->backend, 0))) {
-		struct backend b;
-
+	t = earlier(all, &a, ctx->user_port);
+	if (!t || (t->generation != f->generation && !find_member(f, &t->backend, 0))) {
 		switch (choose_for(ctx, f, cookie, &b)) {
 		case REFUSE:
 			bpf_set_retval(-ERR_CONNREFUSED);
@@ -156,6 +153,8 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, _Bool ipv6)
 		case CHOSEN:
 			break;
 		}
+		if (!t)
+			t = &all->of[all->next++ % (sizeof(all->of) / sizeof(all->of[0]))];
 		t->backend = b;
 		t->addr = a;
 		t->port = ctx->user_port;

@@ -27,6 +27,8 @@ struct unreachable6 {
 	__u8 ports[8];
 } __attribute__((packed, aligned(4)));
 
+enum { OLD_HEADERS = 64 }; // more than an IPv6 and a UDP header
+
 static __always_inline __sum16 fold(__s64 sum)
 {
 	__u32 s = sum;
@@ -36,12 +38,13 @@ static __always_inline __sum16 fold(__s64 sum)
 	return ~s;
 }
 
-// Makes room for the new headers before the old one, and cuts off what is not quoted.
-static __always_inline int make_room(struct __sk_buff *ctx, __u32 quoted, __u32 room)
+// Makes the frame fit. All that was in it goes, with whatever checksum of it was left to the hardware: that would be
+// written into the quote. (The kernel forgets it when it takes away the bytes where it begins.)
+static __always_inline int make_room(struct __sk_buff *ctx, __u32 size)
 {
-	if (bpf_skb_change_tail(ctx, ETH_HLEN + quoted, 0) < 0)
+	if (bpf_skb_change_tail(ctx, ETH_HLEN + size + OLD_HEADERS, 0) < 0)
 		return -1;
-	return bpf_skb_adjust_room(ctx, room, BPF_ADJ_ROOM_MAC, 0);
+	return bpf_skb_adjust_room(ctx, -OLD_HEADERS, BPF_ADJ_ROOM_MAC, 0);
 }
 
 static __always_inline int unreachable_v4(struct __sk_buff *ctx, struct packet *p)
@@ -59,8 +62,8 @@ static __always_inline int unreachable_v4(struct __sk_buff *ctx, struct packet *
 	u.ip.saddr = p->dst.word[3];
 	u.ip.daddr = p->src.word[3];
 	u.ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&u.ip, sizeof(u.ip), 0));
-	if (make_room(ctx, sizeof(u.quoted) + sizeof(u.ports), sizeof(u.ip) + sizeof(u.icmp)) < 0 ||
-	    bpf_skb_store_bytes(ctx, ETH_HLEN, &u, sizeof(u), 0) < 0 || send_back(ctx, p) < 0)
+	if (make_room(ctx, sizeof(u)) < 0 || bpf_skb_store_bytes(ctx, ETH_HLEN, &u, sizeof(u), 0) < 0 ||
+	    send_back(ctx, p) < 0)
 		return -DROP_MALFORMED;
 	return REFUSED;
 }
@@ -84,8 +87,8 @@ static __always_inline int unreachable_v6(struct __sk_buff *ctx, struct packet *
 	u.ip.hop_limit = REFUSAL_TTL;
 	__builtin_memcpy(&u.ip.saddr, &p->dst, sizeof(p->dst));
 	__builtin_memcpy(&u.ip.daddr, &p->src, sizeof(p->src));
-	if (make_room(ctx, sizeof(u.quoted) + sizeof(u.ports), sizeof(u.ip) + sizeof(u.icmp)) < 0 ||
-	    bpf_skb_store_bytes(ctx, ETH_HLEN, &u, sizeof(u), 0) < 0 || send_back(ctx, p) < 0)
+	if (make_room(ctx, sizeof(u)) < 0 || bpf_skb_store_bytes(ctx, ETH_HLEN, &u, sizeof(u), 0) < 0 ||
+	    send_back(ctx, p) < 0)
 		return -DROP_MALFORMED;
 	return REFUSED;
 }

@@ -40,16 +40,21 @@ func Open(dir string, log *slog.Logger) (*Datapath, error) {
 	if err := checkKernel(dir); err != nil {
 		return nil, err
 	}
+	spec, err := loadBpf()
+	if err != nil {
+		return nil, fmt.Errorf("read datapath object: %w", err)
+	}
+	return open(dir, log, spec)
+}
+
+func open(dir string, log *slog.Logger, spec *ebpf.CollectionSpec) (*Datapath, error) {
 	for _, d := range []string{dir, filepath.Join(dir, "maps"), filepath.Join(dir, "links")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("make pin folder: %w", err)
 		}
 	}
-	spec, err := loadBpf()
-	if err != nil {
-		return nil, fmt.Errorf("read datapath object: %w", err)
-	}
 	d := &Datapath{dir: dir, log: log, spec: spec, links: map[desired.Hook]attached{}, sockets: map[desired.Program]link.Link{}}
+	var err error
 	if d.outcomes, err = outcomeNames(spec); err != nil {
 		return nil, err
 	}

@@ -31,10 +31,12 @@ type Flow struct {
 
 // SweepFlows ends the flows that nothing has used for long, and datagrams' flows to backends that serve no longer. It
 // returns how many it ended. It may run beside everything else.
-func (d *Datapath) SweepFlows() (int, error) {
-	s := sweep{d: d, now: nowTicks()}
+func (d *Datapath) SweepFlows() (int, error) { return d.sweepFlows(nowTicks()) }
+
+func (d *Datapath) sweepFlows(now uint32) (int, error) {
+	s := sweep{d: d, now: now, ended: map[bpfTuple]bool{}}
 	err := errors.Join(s.table(d.maps[bpfMapOpening], false), s.table(d.maps[bpfMapFlows], true), s.marks())
-	return s.ended, err
+	return len(s.ended), err
 }
 
 func nowTicks() uint32 {
@@ -49,7 +51,7 @@ func nowTicks() uint32 {
 type sweep struct {
 	d     *Datapath
 	now   uint32
-	ended int
+	ended map[bpfTuple]bool
 }
 
 func (s *sweep) table(m *ebpf.Map, settled bool) error {
@@ -60,8 +62,12 @@ func (s *sweep) table(m *ebpf.Map, settled bool) error {
 		}
 	})
 	for _, t := range over {
+		var f bpfFlow
+		if m.Lookup(t, &f) != nil || !s.isOver(m, t, f, settled) { // used since it was listed
+			continue
+		}
 		if err := m.Delete(t); err == nil {
-			s.ended++
+			s.ended[t] = true
 		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("end flow: %w", err)
 		}
@@ -72,12 +78,12 @@ func (s *sweep) table(m *ebpf.Map, settled bool) error {
 // isOver judges one direction. Directions end together: when neither has been used for long, or one has lost the other.
 func (s *sweep) isOver(m *ebpf.Map, t bpfTuple, f bpfFlow, settled bool) bool {
 	if f.Flags&bpfFlowFlagsFLOW_HANDED != 0 {
-		return s.idle(f) > limit(t, settled, f.Flags)
+		return s.idle(f) > limit(t, settled, f.Flags) || cluster.Protocol(t.Proto) == cluster.UDP && !s.serves(t, f)
 	}
 	var other bpfFlow
 	err := m.Lookup(answerTuple(t, f), &other)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return s.idle(f) > 2 // else it may be about to be written
+		return s.ended[answerTuple(t, f)] || s.idle(f) > 2 // else it may be about to be written
 	}
 	if min(s.idle(f), s.idle(other)) > limit(t, settled, f.Flags|other.Flags) {
 		return true

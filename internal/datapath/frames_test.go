@@ -13,6 +13,7 @@ type frame struct {
 	ttl       byte // 64
 	proto     byte // UDP
 	fragment  uint16
+	id        uint16 // of an IPv4 packet
 	options   bool   // an IPv4 header of 24 bytes
 	extension []byte // IPv6 extension headers, before proto; the first one's kind is firstNext
 	firstNext byte
@@ -56,6 +57,7 @@ func (f frame) ipv4(src, dst netip.Addr) []byte {
 	h := make([]byte, length)
 	h[0] = 0x40 | byte(length/4)
 	binary.BigEndian.PutUint16(h[2:], uint16(length+len(f.l4)))
+	binary.BigEndian.PutUint16(h[4:], f.id)
 	binary.BigEndian.PutUint16(h[6:], f.fragment)
 	h[8], h[9] = f.ttl, f.proto
 	copy(h[12:], src.AsSlice())

@@ -25,12 +25,16 @@ type Verdict struct {
 // Run executes a loaded program, with the maps as they are, on a made-up Ethernet frame that comes in by a device.
 // Nothing leaves the machine. The outcome is told by the counter that moved, so no other traffic may pass meanwhile.
 func (d *Datapath) Run(p desired.Program, ifindex int, frame []byte) (Verdict, error) {
-	r, err := d.run(p, ifindex, frame)
+	r, err := d.run(p, ifindex, frame, 0)
+	return r.verdict(), err
+}
+
+func (r ran) verdict() Verdict {
 	v := Verdict{Packet: r.packet}
 	for _, name := range r.moved {
 		v.Outcome = name
 	}
-	return v, err
+	return v
 }
 
 // ran is a run of a program: what it told the kernel to do, and the counters that moved, by it or by other packets.
@@ -40,13 +44,14 @@ type ran struct {
 	packet []byte
 }
 
-func (d *Datapath) run(p desired.Program, ifindex int, frame []byte) (ran, error) {
+// run is Run with flags of the kernel's (BPF_F_TEST_…).
+func (d *Datapath) run(p desired.Program, ifindex int, frame []byte, flags uint32) (ran, error) {
 	before, err := d.Counters()
 	if err != nil {
 		return ran{}, err
 	}
 	out := make([]byte, len(frame)+256)
-	opts := ebpf.RunOptions{Data: frame, DataOut: out, Context: skb{Ifindex: uint32(ifindex)}, Repeat: 1}
+	opts := ebpf.RunOptions{Data: frame, DataOut: out, Context: skb{Ifindex: uint32(ifindex)}, Repeat: 1, Flags: flags}
 	action, err := d.programs[p].Run(&opts)
 	if err != nil {
 		return ran{}, fmt.Errorf("run %s: %w", p, err)

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -57,22 +58,57 @@ func (r *serviceRows) newest() uint64 {
 	return newest
 }
 
-// compare leaves of a resync's rows those that differ from what the maps say, and takes away what is there besides.
+// compare leaves of a resync's rows those that differ from what the maps say, and takes away what is there besides. Of
+// that, backends are retired first: a frontend may name them until its new row is written.
 func (w *writer) compare() {
 	w.gone = serviceRows{}
-	compareTable(w, "backends", w.have.backends, w.backends, &w.gone.backends)
-	compareTable(w, "members", w.have.members, w.members, &w.gone.members)
-	compareTable(w, "source_ranges", w.have.ranges, w.ranges, &w.gone.ranges)
-	compareTable(w, "frontends", w.have.frontends, w.frontends, &w.gone.frontends)
+	retired := func(generation uint64) bool { _, ok := w.s.retired[generation]; return ok }
+	compareTable(w, "backends", w.have.backends, w.backends, &w.gone.backends,
+		func(k bpfBackendKey) bool { return retired(k.Generation) })
+	compareTable(w, "members", w.have.members, w.members, &w.gone.members,
+		func(k bpfMemberKey) bool { return retired(k.Generation) })
+	compareTable(w, "source_ranges", w.have.ranges, w.ranges, &w.gone.ranges, func(bpfSourceRangeKey) bool { return false })
+	compareTable(w, "frontends", w.have.frontends, w.frontends, &w.gone.frontends, func(bpfFrontendKey) bool { return false })
+	w.retireStale()
 }
 
-func compareTable[K, V comparable](w *writer, table string, have, want map[K]V, gone *map[K]V) {
+// retireStale makes what is to go of backends and members the retired generations.
+func (w *writer) retireStale() {
+	named, before := map[uint64]bool{}, w.s.retired
+	for _, f := range w.have.frontends {
+		named[f.Generation] = true
+	}
+	w.s.retired = map[uint64]retired{}
+	of := func(generation uint64) retired {
+		if r, ok := w.s.retired[generation]; ok {
+			return r
+		}
+		r := retired{map[bpfBackendKey]bpfBackend{}, map[bpfMemberKey]bpfMember{}, w.now}
+		if old, ok := before[generation]; ok && !named[generation] {
+			r.at = old.at
+		}
+		w.s.retired[generation] = r
+		return r
+	}
+	for k, v := range w.gone.backends {
+		of(k.Generation).backends[k] = v
+	}
+	for k, v := range w.gone.members {
+		of(k.Generation).members[k] = v
+	}
+	w.gone.backends, w.gone.members = nil, nil
+}
+
+// compareTable does it for one table. What expected says is to go anyway is no news.
+func compareTable[K, V comparable](w *writer, table string, have, want map[K]V, gone *map[K]V, expected func(K) bool) {
 	for k, v := range have {
 		row, ok := want[k]
 		switch {
 		case !ok:
 			put(gone, k, v)
-			w.changes = append(w.changes, Change{table, fmt.Sprint(k), "delete"})
+			if !expected(k) {
+				w.changes = append(w.changes, Change{table, fmt.Sprint(k), "delete"})
+			}
 		case row == v:
 			delete(want, k)
 		}
@@ -82,36 +118,48 @@ func compareTable[K, V comparable](w *writer, table string, have, want map[K]V, 
 	}
 }
 
-// flush writes everything, in order. It goes on past errors: what is not written is found at the next resync. Only
-// frontends whose backends could not be written must not name them.
+// flush writes everything, in order. It goes on past errors: what is not written is found at the next resync. Frontends
+// whose backends could not all be written stay as they are.
 func (w *writer) flush() error {
-	err := errors.Join(putTable(w.d.maps[bpfMapBackends], w.backends), putTable(w.d.maps[bpfMapMembers], w.members),
-		putTable(w.d.maps[bpfMapSourceRanges], w.ranges))
-	if err != nil {
-		return fmt.Errorf("write services: %w", err)
+	unwritten := map[uint64]bool{}
+	errs := []error{
+		putTable(w.d.maps[bpfMapBackends], w.backends, func(k bpfBackendKey) { put(&w.failed, k.Generation, true) }),
+		putTable(w.d.maps[bpfMapMembers], w.members, func(k bpfMemberKey) { put(&w.failed, k.Generation, true) }),
+		putTable(w.d.maps[bpfMapSourceRanges], w.ranges, func(k bpfSourceRangeKey) { unwritten[k.Owner] = true })}
+	for k, row := range w.frontends {
+		if w.failed[row.Generation] || unwritten[row.Owner] {
+			delete(w.frontends, k)
+		}
 	}
-	err = errors.Join(putTable(w.d.maps[bpfMapFrontends], w.frontends),
+	errs = append(errs, putTable(w.d.maps[bpfMapFrontends], w.frontends, func(bpfFrontendKey) {}),
 		deleteTable(w.d.maps[bpfMapFrontends], w.gone.frontends), deleteTable(w.d.maps[bpfMapSourceRanges], w.gone.ranges),
 		deleteTable(w.d.maps[bpfMapMembers], w.gone.members), deleteTable(w.d.maps[bpfMapBackends], w.gone.backends))
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("write services: %w", err)
 	}
 	return nil
 }
 
-func putTable[K comparable, V any](m *ebpf.Map, rows map[K]V) error {
+// putTable writes rows, and calls failed for each that has no place. A batch ends at the first of those.
+func putTable[K comparable, V any](m *ebpf.Map, rows map[K]V, failed func(K)) error {
 	keys, values := make([]K, 0, len(rows)), make([]V, 0, len(rows))
 	for k, v := range rows {
 		keys, values = append(keys, k), append(values, v)
 	}
+	var first error
 	for len(keys) > 0 {
 		n := min(len(keys), batchSize)
 		if _, err := m.BatchUpdate(keys[:n], values[:n], nil); err != nil {
-			return fmt.Errorf("put into %s: %w", m, err)
+			for i := range n {
+				if err := m.Put(keys[i], values[i]); err != nil {
+					failed(keys[i])
+					first = cmp.Or(first, fmt.Errorf("put into %s: %w", m, err))
+				}
+			}
 		}
 		keys, values = keys[n:], values[n:]
 	}
-	return nil
+	return first
 }
 
 func deleteTable[K comparable, V any](m *ebpf.Map, rows map[K]V) error {

@@ -25,7 +25,8 @@ type services struct {
 	addresses  map[netip.Addr]int // cluster IPs → how many ports have them
 	generation uint64             // the last one given
 	slots      int                // rows of backends
-	retired    []retired
+	members    int                // rows of members
+	retired    map[uint64]retired // by generation
 }
 
 // written is a port as it is in the maps.
@@ -34,10 +35,11 @@ type written struct {
 	generation uint64
 }
 
-// retired is a generation that no frontend names any more.
+// retired are the rows of a generation that no frontend names any more.
 type retired struct {
-	written
-	at time.Time
+	backends map[bpfBackendKey]bpfBackend
+	members  map[bpfMemberKey]bpfMember
+	at       time.Time
 }
 
 // ServicesKnown says whether SyncServices may be given changes alone.
@@ -51,14 +53,20 @@ func (d *Datapath) SyncServices(changed map[service.PortName]*service.Port, now 
 }
 
 // ResyncServices reads the maps and makes them say what all ports say, and nothing else. Ports whose backends are as
-// they should be keep their generation: a restart changes nothing.
+// they should be keep their generation: a restart changes nothing. New generations count on from the nanoseconds since
+// boot, as long as the maps live: no process can have given more of them, so none is given twice, whatever the maps
+// have forgotten.
 func (d *Datapath) ResyncServices(all map[service.PortName]*service.Port, now time.Time) ([]Change, error) {
 	have, err := d.readServices()
 	if err != nil {
 		return nil, err
 	}
+	boot, err := SinceBoot()
+	if err != nil {
+		return nil, err
+	}
 	d.services = services{ports: map[service.PortName]written{}, addresses: map[netip.Addr]int{}, known: true,
-		generation: max(d.services.generation, have.newest()), slots: len(have.backends)}
+		generation: max(d.services.generation, have.newest(), uint64(boot)), slots: len(have.backends), members: len(have.members), retired: d.services.retired}
 	w := writer{d: d, s: &d.services, now: now, have: have}
 	err = w.sync(all)
 	return w.changes, err
@@ -73,6 +81,7 @@ type writer struct {
 	have *serviceRows // at a resync: what the maps say
 	serviceRows
 	gone    serviceRows
+	failed  map[uint64]bool // generations whose rows are not all written: no frontend may name them
 	changes []Change
 	errs    []error
 }
@@ -89,10 +98,10 @@ func (w *writer) sync(ports map[service.PortName]*service.Port) error {
 	for _, name := range slices.SortedFunc(maps.Keys(ports), service.PortName.Compare) {
 		w.port(name, ports[name])
 	}
-	w.retire()
 	if w.have != nil {
 		w.compare()
 	}
+	w.retire()
 	err := errors.Join(append(w.errs, w.flush())...)
 	w.s.known = w.s.known && err == nil
 	return err
@@ -106,17 +115,16 @@ func (w *writer) port(name service.PortName, want *service.Port) {
 	}
 	next := written{port: want, generation: had.generation}
 	if want != nil && (!ok || !sameBackends(had.port, want)) {
-		generation, err := w.generationOf(want)
-		if err != nil {
-			w.errs = append(w.errs, err)
-			return
-		}
-		next.generation = generation
+		next.generation = w.generationOf(want)
 	}
 	w.replaceFrontends(had, next)
 	w.replaceRanges(had, next)
 	if ok && (want == nil || next.generation != had.generation) {
-		w.s.retired = append(w.s.retired, retired{had, w.now})
+		r := retired{map[bpfBackendKey]bpfBackend{}, encodeMembers(had.port, had.generation), w.now}
+		for i, b := range encodeBackends(had.port) {
+			r.backends[bpfBackendKey{Generation: had.generation, Slot: uint32(i)}] = b
+		}
+		put(&w.s.retired, had.generation, r)
 	}
 	if want == nil {
 		delete(w.s.ports, name)
@@ -130,25 +138,33 @@ func sameBackends(a, b *service.Port) bool {
 }
 
 // generationOf writes a port's backends under a number that none has had. At a resync it finds those that are there.
-func (w *writer) generationOf(p *service.Port) (uint64, error) {
+func (w *writer) generationOf(p *service.Port) uint64 {
 	slots := encodeBackends(p)
 	generation, there := w.find(p, slots)
 	if !there {
-		if w.s.slots+len(slots) > int(w.d.spec.Maps[bpfMapBackends].MaxEntries) {
-			return 0, fmt.Errorf("write %d backends of Service %s: %w", len(slots), p.Name.ServiceName, errFull)
-		}
 		w.s.generation++
 		generation = w.s.generation
+	}
+	members := encodeMembers(p, generation)
+	if !there {
+		if w.s.slots+len(slots) > w.room(bpfMapBackends) || w.s.members+len(members) > w.room(bpfMapMembers) {
+			w.errs = append(w.errs, fmt.Errorf("write %d backends of Service %s: %w", len(slots), p.Name.ServiceName, errFull))
+			put(&w.failed, generation, true)
+			return generation
+		}
 		w.s.slots += len(slots)
+		w.s.members += len(members)
 	}
 	for i, b := range slots {
 		put(&w.backends, bpfBackendKey{Generation: generation, Slot: uint32(i)}, b)
 	}
-	for k, v := range encodeMembers(p, generation) {
+	for k, v := range members {
 		put(&w.members, k, v)
 	}
-	return generation, nil
+	return generation
 }
+
+func (w *writer) room(table string) int { return int(w.d.maps[table].MaxEntries()) }
 
 // find returns the generation that a frontend of the port names in the maps, if its backends are those.
 func (w *writer) find(p *service.Port, slots []bpfBackend) (uint64, bool) {
@@ -255,19 +271,20 @@ func rangeRows(p written) map[bpfSourceRangeKey]uint32 {
 
 // retire takes away the generations that no frontend has named for a while.
 func (w *writer) retire() {
-	w.s.retired = slices.DeleteFunc(w.s.retired, func(r retired) bool {
+	for generation, r := range w.s.retired {
 		if w.now.Sub(r.at) < retireAfter {
-			return false
+			continue
 		}
-		for i, b := range encodeBackends(r.port) {
-			put(&w.gone.backends, bpfBackendKey{Generation: r.generation, Slot: uint32(i)}, b)
+		for k, v := range r.backends {
+			put(&w.gone.backends, k, v)
 		}
-		for k, v := range encodeMembers(r.port, r.generation) {
+		for k, v := range r.members {
 			put(&w.gone.members, k, v)
 		}
-		w.s.slots -= len(r.port.Cluster) + len(r.port.Local)
-		return true
-	})
+		w.s.slots -= len(r.backends)
+		w.s.members -= len(r.members)
+		delete(w.s.retired, generation)
+	}
 }
 
 // RetiredServices says whether something waits to be taken away at a later SyncServices.

@@ -38,7 +38,7 @@ func (d *Datapath) Try(p desired.Program, ifindex int, macs [2]cluster.MAC, prot
 	if err != nil {
 		return trial, err
 	}
-	r, err := d.run(p, ifindex, firstPacket(macs, proto, trial.Source, dst))
+	r, err := d.run(p, ifindex, firstPacket(macs, proto, trial.Source, dst), 0)
 	flow, taken := d.takeFlow(t)
 	if err := errors.Join(err, taken, restore()); err != nil {
 		return trial, err

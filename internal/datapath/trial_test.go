@@ -13,7 +13,7 @@ import (
 )
 
 // entries counts what a trial might leave.
-func entries(t *testing.T, d *Datapath) (n int) {
+func trialEntries(t *testing.T, d *Datapath) (n int) {
 	t.Helper()
 	for _, name := range []string{bpfMapOpening, bpfMapFlows, bpfMapAffinities} {
 		m := d.maps[name]
@@ -82,7 +82,7 @@ func TestATrialChoosesAndLeavesNothing(t *testing.T) {
 			if c.flow != nil && (trial.Flow.Backend != c.flow.Backend || trial.Flow.Node != c.flow.Node || trial.Flow.Frontend != at(c.dst)) {
 				t.Errorf("flow is %+v", trial.Flow)
 			}
-			if n := entries(t, d); n != 0 {
+			if n := trialEntries(t, d); n != 0 {
 				t.Errorf("%d entries are left", n)
 			}
 		})
