@@ -246,12 +246,16 @@ int bind4(struct bpf_sock *sk)
 	return on_bind(sk, &any);
 }
 
+// An IPv6 socket may hear IPv4, too: that is not known of it yet.
 SEC("cgroup/post_bind6")
 int bind6(struct bpf_sock *sk)
 {
-	struct addr any = {};
+	struct addr at = {{sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]}};
+	struct addr any = {}, any_v4 = addr_v4(0);
 
-	return on_bind(sk, &any);
+	if (!addr_is_v4(&at) && on_bind(sk, &any) == DENY)
+		return DENY;
+	return addr_is_v4(&at) || addr_equal(&at, &any) ? on_bind(sk, &any_v4) : ALLOW;
 }
 
 struct sock_common {

@@ -103,12 +103,15 @@ type oracleCluster struct {
 	objects   []*cluster.ServiceObjects
 	node      oracle.Node
 	addresses map[netip.Addr]bool // cluster IPs that are some frontend's
+
+	// asked are the node ports of which every node answers for its own backends alone: the others must be asked.
+	asked map[service.Frontend]bool
 }
 
 func (d clusterDice) cluster() (oracleCluster, portMap) {
 	self := service.Self{Node: "n1", Zone: "z1", ExternalIPs: true}
 	table := service.NewTable(self)
-	c := oracleCluster{node: oracle.Node{Name: "n1", Zone: "z1", ExternalIPs: true}, addresses: map[netip.Addr]bool{}}
+	c := oracleCluster{node: oracle.Node{Name: "n1", Zone: "z1", ExternalIPs: true}, addresses: map[netip.Addr]bool{}, asked: map[service.Frontend]bool{}}
 	for i := range 1 + d.IntN(5) {
 		name := cluster.ServiceName{Namespace: "ns", Name: fmt.Sprint("s", i)}
 		o := d.service(name)
@@ -120,6 +123,7 @@ func (d clusterDice) cluster() (oracleCluster, portMap) {
 			if kind == service.ClusterIP {
 				c.addresses[f.Addr] = true
 			}
+			c.asked[f] = kind == service.NodePort && p.ExternalLocal
 		}
 	}
 	return c, maps.Clone(table.Ports())
@@ -129,7 +133,11 @@ func (c oracleCluster) ask(to netip.AddrPort, f family, outside bool) (map[netip
 	set, verdict := oracle.Backends(c.objects, c.node, oracle.Destination{AddrPort: to, Protocol: f.protocol}, outside)
 	isNode := slices.Contains([]netip.Addr{f.addr("192.0.2.1"), f.addr("192.0.2.2")}, to.Addr())
 	if verdict == oracle.NotAFrontend && isNode {
+		other := to.Addr() == f.addr("192.0.2.2")
 		to = netip.AddrPortFrom(f.addr("0.0.0.0"), to.Port())
+		if other && c.asked[service.Frontend{Addr: to.Addr(), Port: to.Port(), Protocol: f.protocol}] {
+			return nil, verdict
+		}
 		set, verdict = oracle.Backends(c.objects, c.node, oracle.Destination{AddrPort: to, Protocol: f.protocol}, outside)
 	}
 	return set, verdict

@@ -358,3 +358,49 @@ func TestFlowsAreListed(t *testing.T) {
 		t.Fatalf("%v, %v", list, err)
 	}
 }
+
+// Where flows make room for each other all the time, on all processors at once, none gets another's packets.
+func TestNoPacketGoesTheWayOfAnotherFlow(t *testing.T) {
+	d := served(t, openSized(t, map[string]uint32{bpfMapOpening: 64}))
+	f := family{true, cluster.UDP}
+	const services = 40
+	all := portMap{}
+	for i := range services {
+		p := f.port(fmt.Sprint("s", i), fmt.Sprintf("10.96.1.%d:80", i), service.ClusterIP, fmt.Sprint("10.0.1.3:", 9000+i))
+		all[p.Name] = p
+	}
+	if err := d.SyncServices(all, now()); err != nil {
+		t.Fatal(err)
+	}
+	packets := make([][]byte, services)
+	for i := range packets {
+		packets[i] = f.packet("10.0.1.2:5", fmt.Sprintf("10.96.1.%d:80", i)).bytes()
+	}
+	errs := make(chan error)
+	for worker := range 4 {
+		go func() {
+			opts := ebpf.RunOptions{Context: skb{Ifindex: lo}, Repeat: 1, DataOut: make([]byte, 256)}
+			for n := range 20000 {
+				i := (n*7 + worker*11) % services
+				opts.Data, opts.DataOut = packets[i], opts.DataOut[:256]
+				verdict, err := d.programs[desired.FromPod].Run(&opts)
+				if err == nil && verdict == actRedirect {
+					var s seen
+					if s, err = read(opts.DataOut); err == nil && s.dst.Port() != uint16(9000+i) {
+						err = fmt.Errorf("packet to Service %d goes to %v", i, s.dst)
+					}
+				}
+				if err != nil {
+					errs <- err
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}

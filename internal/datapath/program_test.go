@@ -60,7 +60,7 @@ func world() desired.Tables {
 	tunnel := route.Remote{Kind: route.Tunnel, Node: node3}
 	host := func(r route.Remote) route.Remote { r.Host = true; return r }
 	return desired.Tables{
-		Config: desired.Config{Tunnel: lo, PodCIDR4: prefix("10.0.1.0/24"), PodCIDR6: prefix("fd00:1::/64")},
+		Config: desired.Config{HostCookie: 1, Tunnel: lo, PodCIDR4: prefix("10.0.1.0/24"), PodCIDR6: prefix("fd00:1::/64")},
 		Endpoints: map[netip.Addr]route.Endpoint{
 			addr("10.0.1.2"): pod, addr("fd00:1::2"): pod,
 			addr("10.0.1.3"): peer, addr("fd00:1::3"): peer,

@@ -41,7 +41,7 @@ func (f family) addr(ipv4 string) netip.Addr {
 	if f.ipv4 {
 		return netip.MustParseAddr(ipv4)
 	}
-	for from, to := range map[string]string{"10.96.0.": "fd00:96::", "10.0.1.": "fd00:1::", "10.0.2.": "fd00:2::", "10.0.3.": "fd00:3::",
+	for from, to := range map[string]string{"10.96.0.": "fd00:96::", "10.96.1.": "fd00:96::1:", "10.0.1.": "fd00:1::", "10.0.2.": "fd00:2::", "10.0.3.": "fd00:3::",
 		"203.0.113.": "2001:db8:f::", "192.0.2.": "2001:db8::", "198.51.100.": "2001:db8:ff::", "0.0.0.": "::"} {
 		if rest, ok := strings.CutPrefix(ipv4, from); ok {
 			if rest == "0" {

@@ -521,3 +521,22 @@ func TestConnectedDatagramsAreLeftAloneWhereTheyCannotBeClosed(t *testing.T) {
 		}
 	})
 }
+
+// An IPv4 Service's node port, and sockets that hear both families, as most servers' do.
+func TestASocketForBothFamiliesTakesNoNodePortOfOne(t *testing.T) {
+	r := newSocketRig(t)
+	f := family{true, cluster.TCP}
+	if err := r.d.SyncServices(portsOf(f.port("four", "0.0.0.0:30090", service.NodePort, "10.0.1.3:8080")), now()); err != nil {
+		t.Fatal(err)
+	}
+	r.ns.Do(func() {
+		for at, want := range map[string]error{"::": unix.EADDRINUSE, "::ffff:0.0.0.0": unix.EADDRINUSE, "::1": nil} {
+			fd := socketKind{f, true}.open(t)
+			err := unix.Bind(fd, &unix.SockaddrInet6{Port: 30090, Addr: netip.MustParseAddr(at).As16()})
+			unix.Close(fd)
+			if !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", at, err, want)
+			}
+		}
+	})
+}
