@@ -47,9 +47,14 @@ static __always_inline int remember_handed(struct packet *p, struct work *w)
 }
 
 // An answer, on the backend's node.
-static __always_inline int go_back(struct __sk_buff *ctx, struct packet *p, struct work *w)
+__noinline int go_back(struct __sk_buff *ctx, struct packet *p)
 {
-	struct remote *r = find_remote(&w->forward.node);
+	struct work *w = get_work();
+	struct remote *r;
+
+	if (!p || !w)
+		return -DROP_MALFORMED;
+	r = find_remote(&w->forward.node);
 
 	if (r && r->kind == REMOTE_NATIVE)
 		return to_fabric(ctx, p);

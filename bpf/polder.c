@@ -233,7 +233,7 @@ __noinline int deliver_from_host(struct __sk_buff *ctx, struct packet *p, int rc
 	if (rc != GO_ON || !p->served)
 		return rc == GO_ON ? TO_STACK : rc;
 	if (w->forward.flags & FLOW_RETURN)
-		return go_back(ctx, p, w);
+		return go_back(ctx, p);
 	dst = p->dst;
 	ep = bpf_map_lookup_elem(&endpoints, &dst);
 	if (ep && !ep->ifindex)
@@ -280,7 +280,7 @@ int to_network(struct __sk_buff *ctx)
 	if (!p.served || !(w->forward.flags & FLOW_RETURN))
 		return TC_ACT_UNSPEC;
 	r = find_remote(&w->forward.node);
-	return r && r->kind == REMOTE_NATIVE ? TC_ACT_UNSPEC : finish(ctx, go_back(ctx, &p, w));
+	return r && r->kind == REMOTE_NATIVE ? TC_ACT_UNSPEC : finish(ctx, go_back(ctx, &p));
 }
 
 char __license[] SEC("license") = "Dual BSD/GPL";

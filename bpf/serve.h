@@ -183,7 +183,7 @@ __noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
 	if (ep)
 		return redirect_to_pod(ctx, p, ep);
 	if (answer && w->forward.flags & FLOW_RETURN)
-		return go_back(ctx, p, w);
+		return go_back(ctx, p);
 	r = find_remote(&p->dst);
 	if (r && !(answer && r->host))
 		return to_remote(ctx, p, r);
