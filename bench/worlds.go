@@ -158,5 +158,5 @@ func endOf(p lab.Place) (rig.End, error) {
 	if err != nil {
 		return rig.End{}, fmt.Errorf("enter %s: %w", p.Name, err)
 	}
-	return rig.End{NS: f}, nil
+	return rig.End{NS: f, Group: p.Group()}, nil
 }
