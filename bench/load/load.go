@@ -72,8 +72,8 @@ func (r Result) PerCPU() float64 { return r.Work / r.CPU }
 // Program is the first argument that makes this program a generator; the rest is for Main.
 const Program = "generate"
 
-// port is where servers listen.
-const port = 5201
+// Port is where servers listen.
+const Port = 5201
 
 // reply is what a generator says of itself.
 type reply struct {
@@ -150,7 +150,7 @@ func (s Spec) run(ctx context.Context) (server, client reply, err error) {
 }
 
 func (s Spec) command(ctx context.Context, role string) *exec.Cmd {
-	to := netip.AddrPortFrom(s.To.Addr, port)
+	to := netip.AddrPortFrom(s.To.Addr, Port)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", Program, role, string(s.Kind), to.String(), s.From.Addr.String(),
 		strconv.Itoa(max(s.Flows, 1)), s.Time.String(), s.Via.String())
 	// No signals to preempt goroutines: there is one, and it sits in system calls.
