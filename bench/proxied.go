@@ -149,8 +149,8 @@ func (b *bench) comparePackets(ctx context.Context, w *worlds, s *served, progra
 				return err
 			}
 			p50[v.name], p99[v.name] = append(p50[v.name], r.Service.P50), append(p99[v.name], r.Service.P99)
-			b.say("S4 first packets, %s Services, round %d of %d: %s p50 %.1f µs, p99 %.1f µs; direct p50 %.1f µs", size, round+1, b.rounds, v.name,
-				r.Service.P50, r.Service.P99, r.Direct.P50)
+			b.say("S4 first packets, %s Services, round %d of %d: %s p50 %.1f µs, p99 %.1f µs", size, round+1, b.rounds, v.name,
+				r.Service.P50, r.Service.P99)
 		}
 	}
 	b.addLatencies(size, "p50", p50)

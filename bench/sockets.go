@@ -88,7 +88,7 @@ func (b *bench) connectThrough(ctx context.Context, s *served, c connectCase) (l
 	if err := s.settle(); err != nil {
 		return load.Result{}, err
 	}
-	spec := pair(load.Connect, s.client, s.near)
+	spec := pair(load.Beside, s.client, s.near)
 	spec.Via, spec.Time = via(content), b.slice
 	if !c.inTurn {
 		spec.Via.Count = 1

@@ -63,23 +63,27 @@ func serveConnect(j job) (reply, error) {
 	return m.end(reply{})
 }
 
-// requestConnect connects by way of Services and to the server itself in turn. Without Services, to the server alone.
+// requestConnect connects by way of Services, to the server itself, or both in turn.
 func requestConnect(j job) (reply, error) {
 	direct := make([]netip.AddrPort, Ports)
 	for i := range direct {
 		direct[i] = netip.AddrPortFrom(j.server.Addr(), j.server.Port()+uint16(i))
 	}
-	ways := [][]netip.AddrPort{direct}
-	if j.via.Count > 0 {
-		ways = append(ways, j.via.list())
+	ways := [2][]netip.AddrPort{direct, j.via.list()}
+	if j.kind == Connect && j.via.Count > 0 {
+		ways[0] = nil
 	}
-	took, count := make([][]float64, 2), 0
+	var took [2][]float64
+	count := 0
 	work := func() error {
 		if count >= mostConnections {
 			time.Sleep(time.Millisecond)
 			return nil
 		}
 		for i, way := range ways {
+			if len(way) == 0 {
+				continue
+			}
 			one, err := connectOnce(way[count%len(way)])
 			if err != nil {
 				return err
@@ -94,12 +98,17 @@ func requestConnect(j job) (reply, error) {
 		return r, err
 	}
 	r.Direct, r.Service = latencyOf(took[0]), latencyOf(took[1])
-	last, err := dial(netip.AddrPortFrom(j.server.Addr(), j.server.Port()+Ports), sockaddr(netip.AddrPortFrom(j.server.Addr(), j.server.Port()+Ports)))
-	if err != nil {
-		return r, err
+	return r, j.endConnects()
+}
+
+// endConnects tells the server that this was all.
+func (j job) endConnects() error {
+	end := netip.AddrPortFrom(j.server.Addr(), j.server.Port()+Ports)
+	c, err := dial(end, sockaddr(end))
+	if err == nil {
+		c.close()
 	}
-	last.close()
-	return r, nil
+	return err
 }
 
 // connectOnce says how many microseconds it took. The connection is cut, so that no port is kept.

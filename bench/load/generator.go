@@ -49,6 +49,7 @@ func Main(args []string) error {
 		"server stream": serveStream, "client stream": requestStream,
 		"server udp": serveUDP, "client udp": requestUDP,
 		"server connect": serveConnect, "client connect": requestConnect,
+		"server beside": serveConnect, "client beside": requestConnect,
 	}[role+" "+string(j.kind)]
 	if !ok {
 		return fmt.Errorf("no such generator: %s %s", role, j.kind)

@@ -34,6 +34,7 @@ const (
 	UDP    Kind = "udp"    // datagrams of 18 bytes: 64 on an Ethernet wire
 
 	Connect Kind = "connect" // TCP connections, each timed until it is there, then cut
+	Beside  Kind = "beside"  // the same by way of Services and to the server itself, in turn
 )
 
 // Spec is one measurement.
@@ -56,7 +57,7 @@ type Result struct {
 	CPU     float64 `json:"cpu"`     // seconds of client, server and the kernel's softirq threads for all of the work
 	Busy    float64 `json:"busy"`    // seconds that the machine's processors were not idle, whoever used them
 
-	// Of Connect: what a connection took, by way of Services and to the server itself.
+	// Of Connect and Beside: what a connection took, by way of Services and to the server itself.
 	Service, Direct Latency
 }
 

@@ -40,7 +40,7 @@ func TestEveryLoadArrivesInEveryWorld(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer w.Close()
-			for _, kind := range []Kind{RR, CRR, Stream, UDP, Connect} {
+			for _, kind := range []Kind{RR, CRR, Stream, UDP, Connect, Beside} {
 				r, err := Run(context.Background(), Spec{Kind: kind, From: w.Pods[0], To: w.Pods[1], Flows: 3, Time: 50 * time.Millisecond})
 				if err != nil {
 					t.Errorf("%s: %v", kind, err)

@@ -82,30 +82,46 @@ func compareTable[K, V comparable](w *writer, table string, have, want map[K]V, 
 	}
 }
 
+// Writes is what was written to the maps of Services.
+type Writes struct {
+	Rows  uint64 // put or taken away
+	Calls uint64 // system calls
+}
+
+// Since is what was written since an earlier look.
+func (w Writes) Since(before Writes) Writes {
+	return Writes{w.Rows - before.Rows, w.Calls - before.Calls}
+}
+
+// ServiceWrites is what this process has written so far.
+func (d *Datapath) ServiceWrites() Writes { return d.writes }
+
 // flush writes everything, in order. It goes on past errors: what is not written is found at the next resync. Only
 // frontends whose backends could not be written must not name them.
 func (w *writer) flush() error {
-	err := errors.Join(putTable(w.d.maps[bpfMapBackends], w.backends), putTable(w.d.maps[bpfMapMembers], w.members),
-		putTable(w.d.maps[bpfMapSourceRanges], w.ranges))
+	d := w.d
+	err := errors.Join(putTable(d, bpfMapBackends, w.backends), putTable(d, bpfMapMembers, w.members),
+		putTable(d, bpfMapSourceRanges, w.ranges))
 	if err != nil {
 		return fmt.Errorf("write services: %w", err)
 	}
-	err = errors.Join(putTable(w.d.maps[bpfMapFrontends], w.frontends),
-		deleteTable(w.d.maps[bpfMapFrontends], w.gone.frontends), deleteTable(w.d.maps[bpfMapSourceRanges], w.gone.ranges),
-		deleteTable(w.d.maps[bpfMapMembers], w.gone.members), deleteTable(w.d.maps[bpfMapBackends], w.gone.backends))
+	err = errors.Join(putTable(d, bpfMapFrontends, w.frontends),
+		deleteTable(d, bpfMapFrontends, w.gone.frontends), deleteTable(d, bpfMapSourceRanges, w.gone.ranges),
+		deleteTable(d, bpfMapMembers, w.gone.members), deleteTable(d, bpfMapBackends, w.gone.backends))
 	if err != nil {
 		return fmt.Errorf("write services: %w", err)
 	}
 	return nil
 }
 
-func putTable[K comparable, V any](m *ebpf.Map, rows map[K]V) error {
-	keys, values := make([]K, 0, len(rows)), make([]V, 0, len(rows))
+func putTable[K comparable, V any](d *Datapath, name string, rows map[K]V) error {
+	m, keys, values := d.maps[name], make([]K, 0, len(rows)), make([]V, 0, len(rows))
 	for k, v := range rows {
 		keys, values = append(keys, k), append(values, v)
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), batchSize)
+		d.writes.Rows, d.writes.Calls = d.writes.Rows+uint64(n), d.writes.Calls+1
 		if _, err := m.BatchUpdate(keys[:n], values[:n], nil); err != nil {
 			return fmt.Errorf("put into %s: %w", m, err)
 		}
@@ -114,8 +130,10 @@ func putTable[K comparable, V any](m *ebpf.Map, rows map[K]V) error {
 	return nil
 }
 
-func deleteTable[K comparable, V any](m *ebpf.Map, rows map[K]V) error {
+func deleteTable[K comparable, V any](d *Datapath, name string, rows map[K]V) error {
+	m := d.maps[name]
 	for k := range rows { // one by one: a batch ends at the first that is gone already
+		d.writes.Rows, d.writes.Calls = d.writes.Rows+1, d.writes.Calls+1
 		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete from %s: %w", m, err)
 		}
