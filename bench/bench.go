@@ -19,6 +19,7 @@ type bench struct {
 	plugins  string // folder of the reference plugins
 	report   report.Report
 	began    time.Time
+	port     int // the last one that nextPort gave
 }
 
 // measureAll does everything that was asked for.

@@ -144,6 +144,7 @@ func (b *bench) comparePackets(ctx context.Context, w *worlds, s *served, progra
 		for i := range specs {
 			v := specs[order(round, i, len(specs))]
 			v.spec.Via, v.spec.Time = via(content), b.slice
+			v.spec.Flows = b.nextPort(v.spec)
 			r, err := load.Run(ctx, v.spec)
 			if err != nil {
 				return err
@@ -168,4 +169,10 @@ func (b *bench) addLatencies(size objects.Size, quantile string, all map[string]
 // micro is a median of microseconds.
 func micro(samples []float64) string {
 	return fmt.Sprintf("%.1f µs", stats.Median(samples))
+}
+
+// nextPort is where the client's ports begin: after those of the load before.
+func (b *bench) nextPort(s load.Spec) int {
+	b.port += load.Connections(s)
+	return b.port
 }

@@ -22,9 +22,15 @@ func (l Latency) Rate() float64 { return 1e6 / l.Mean }
 // Ports is how many ports in a row a Connect server listens on, and an end of the measurement's on the one after them.
 const Ports = 10
 
-// mostConnections bounds a measurement: what connections leave behind in the kernel's or Polder's tables, for ten seconds
-// or a minute, must fit into them.
-const mostConnections = 20000
+// paced is how many connections a second Connect makes, in bursts. What connections leave behind in tables, in the
+// kernel's for ten seconds and in Polder's for a minute, is not to be what is measured, and no address and port is to come
+// again meanwhile: the client takes 50,000 ports in turn, from Flows on.
+const (
+	paced     = 1500
+	burst     = 32
+	firstPort = 10000
+	lastPort  = 60000
+)
 
 // serveConnect takes connections and lets go of them.
 func serveConnect(j job) (reply, error) {
@@ -65,40 +71,55 @@ func serveConnect(j job) (reply, error) {
 
 // requestConnect connects by way of Services, to the server itself, or both in turn.
 func requestConnect(j job) (reply, error) {
-	direct := make([]netip.AddrPort, Ports)
-	for i := range direct {
-		direct[i] = netip.AddrPortFrom(j.server.Addr(), j.server.Port()+uint16(i))
-	}
-	ways := [2][]netip.AddrPort{direct, j.via.list()}
+	c := connector{job: j, ways: [2][]netip.AddrPort{j.ports(), j.via.list()}}
 	if j.kind == Connect && j.via.Count > 0 {
-		ways[0] = nil
+		c.ways[0] = nil
 	}
-	var took [2][]float64
-	count := 0
-	work := func() error {
-		if count >= mostConnections {
-			time.Sleep(time.Millisecond)
-			return nil
-		}
-		for i, way := range ways {
-			if len(way) == 0 {
-				continue
-			}
-			one, err := connectOnce(way[count%len(way)])
-			if err != nil {
-				return err
-			}
-			took[i] = append(took[i], one)
-		}
-		count++
-		return nil
-	}
-	r, err := j.measure(8, work)
+	r, err := j.measure(burst, c.next)
 	if err != nil {
 		return r, err
 	}
-	r.Direct, r.Service = latencyOf(took[0]), latencyOf(took[1])
+	r.Direct, r.Service = latencyOf(c.took[0]), latencyOf(c.took[1])
 	return r, j.endConnects()
+}
+
+// ports are all that the server listens on.
+func (j job) ports() []netip.AddrPort {
+	all := make([]netip.AddrPort, Ports)
+	for i := range all {
+		all[i] = netip.AddrPortFrom(j.server.Addr(), j.server.Port()+uint16(i))
+	}
+	return all
+}
+
+// connector makes connections, and remembers how many microseconds each took.
+type connector struct {
+	job
+	ways  [2][]netip.AddrPort // direct, by Services
+	took  [2][]float64
+	count int
+}
+
+func (c *connector) next() error {
+	port := uint16(0)
+	if c.kind == Connect {
+		port = uint16(firstPort + (c.flows+c.count)%(lastPort-firstPort))
+		if c.count%burst == 0 {
+			time.Sleep(time.Second * burst / paced)
+		}
+	}
+	for i, way := range c.ways {
+		if len(way) == 0 {
+			continue
+		}
+		one, err := connectOnce(netip.AddrPortFrom(c.own, port), way[c.count%len(way)])
+		if err != nil {
+			return err
+		}
+		c.took[i] = append(c.took[i], one)
+	}
+	c.count++
+	return nil
 }
 
 // endConnects tells the server that this was all.
@@ -111,8 +132,8 @@ func (j job) endConnects() error {
 	return err
 }
 
-// connectOnce says how many microseconds it took. The connection is cut, so that no port is kept.
-func connectOnce(to netip.AddrPort) (float64, error) {
+// connectOnce connects from an address, from its port unless that is 0, and says how many microseconds it took. The connection is cut, so that no port is kept.
+func connectOnce(from, to netip.AddrPort) (float64, error) {
 	s, err := newSocket(family(to.Addr()), unix.SOCK_STREAM, 0)
 	if err != nil {
 		return 0, err
@@ -120,6 +141,11 @@ func connectOnce(to netip.AddrPort) (float64, error) {
 	defer s.close()
 	if err := unix.SetsockoptLinger(int(s), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return 0, fmt.Errorf("set linger: %w", err)
+	}
+	if from.Port() != 0 {
+		if err := unix.Bind(int(s), sockaddr(from)); err != nil {
+			return 0, fmt.Errorf("bind %s: %w", from, err)
+		}
 	}
 	a := sockaddr(to)
 	began := time.Now()
@@ -143,3 +169,6 @@ func latencyOf(took []float64) (l Latency) {
 	l.P50, l.P99 = took[len(took)/2], most[len(most)-1]
 	return l
 }
+
+// Connections is how many a Connect makes, at most.
+func Connections(s Spec) int { return int(paced*(s.Time+warmUp).Seconds()) + 2*burst }

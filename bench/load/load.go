@@ -42,7 +42,7 @@ type Spec struct {
 	Kind           Kind
 	From, To       rig.End
 	FromCPU, ToCPU int
-	Flows          int // UDP: how many source ports are used in turn
+	Flows          int // UDP: how many source ports are used in turn; Connect: the first of them
 	Via            Via // TCP: where the client connects to, instead of the server's own address
 	Time           time.Duration
 }
