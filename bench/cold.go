@@ -4,19 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/polder-net/polder/bench/apiserver"
 	"github.com/polder-net/polder/bench/kubeproxy"
 	"github.com/polder-net/polder/bench/objects"
 	"github.com/polder-net/polder/bench/report"
 	"github.com/polder-net/polder/bench/rig"
 	"github.com/polder-net/polder/bench/stats"
-	"github.com/polder-net/polder/internal/datapath"
 	"github.com/polder-net/polder/internal/service"
-	"github.com/polder-net/polder/lab"
 )
 
 // coldSizes are the clusters that S5 programs. A quick run has a tenth of each.
@@ -112,105 +107,6 @@ func (b *bench) coldProxy(ctx context.Context, program string, size objects.Size
 	return b.runProxy(ctx, program, w.Nodes[0], objects.Content{Size: size})
 }
 
-// apiLab is a lab of one node whose agent reads an API server.
-type apiLab struct {
-	*lab.Cluster
-	api    *apiserver.Server
-	maps   *datapath.Served
-	agent  int       // its process number
-	began  time.Time // when its predecessor was told to end
-	node   *lab.Node
-	config string
-}
-
-// startAPILab builds a lab, and has its agent read a content from an API server from then on.
-func (b *bench) startAPILab(ctx context.Context, c objects.Content) (l *apiLab, err error) {
-	cluster, err := b.startLab(ctx, "api", lab.Options{Nodes: 1})
-	if err != nil {
-		return nil, err
-	}
-	l = &apiLab{Cluster: cluster, api: apiserver.New(), node: cluster.Nodes()[0]}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.close())
-		}
-	}()
-	end, err := endOf(l.node.Place)
-	if err != nil {
-		return l, err
-	}
-	defer end.NS.Close()
-	url, err := listenIn(end, l.api)
-	if err != nil {
-		return l, err
-	}
-	me := l.node.Cluster()
-	l.api.Put(apiserver.Nodes, objects.NewNode(me.Name, me.Addresses[0], me.PodCIDRs[0]))
-	c.Put(l.api)
-	l.config = filepath.Join(l.State(), "kubeconfig")
-	if err = kubeproxy.Kubeconfig(l.config, url); err != nil {
-		return l, err
-	}
-	if l.maps, err = datapath.OpenServed(fmt.Sprintf("/proc/%d/root%s", l.node.PID(), datapath.Dir)); err != nil {
-		return l, err
-	}
-	return l, l.restart(ctx, b.programs)
-}
-
-// restart replaces the agent by one that reads the API server, and returns when its maps are to be filled.
-func (l *apiLab) restart(ctx context.Context, programs string) error {
-	wrapper := filepath.Join(l.State(), "agent-of-api")
-	script := fmt.Sprintf("#!/bin/sh\nexec %s/polder-agent --node %s --kubeconfig %s\n", programs, l.node.Name, l.config)
-	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
-		return err
-	}
-	old := l.node.AgentPID()
-	if err := errors.Join(l.node.SetAgent(wrapper), l.node.StopAgent()); err != nil {
-		return err
-	}
-	for l.agent = old; l.agent == old || l.agent == 0; l.agent = l.node.AgentPID() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	l.began = time.Now()
-	return nil
-}
-
-func (l *apiLab) close() error {
-	errs := []error{l.api.Close()}
-	if l.maps != nil {
-		errs = append(errs, l.maps.Close())
-	}
-	return errors.Join(append(errs, l.Down())...)
-}
-
-// awaitAll returns when the maps have all Services.
-func (l *apiLab) awaitAll(ctx context.Context, c objects.Content) error {
-	for i := 0; i < c.Size.Services; {
-		has, err := l.maps.Has(frontendOf(c, i))
-		if err != nil {
-			return err
-		}
-		if has {
-			i++
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
-func frontendOf(c objects.Content, i int) service.Frontend {
-	return service.Frontend{Addr: c.ClusterIP(i), Port: objects.ServicePort, Protocol: 6}
-}
-
 // startAgent starts an agent with a content to fetch.
 func (b *bench) startAgent(ctx context.Context, size objects.Size) (r proxyRun, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the agent's maps are not whole after two minutes"))
@@ -228,4 +124,12 @@ func (b *bench) startAgent(ctx context.Context, size objects.Size) (r proxyRun, 
 	r.memory, err = residentMemory(l.agent)
 	b.say("S5 %s: the agent has them after %.2f s, in %.0f MB", size, r.start.Seconds(), r.memory)
 	return r, err
+}
+
+// fullBar is a bar for what a quick run has too little of: then there is none.
+func (b *bench) fullBar(bar float64) float64 {
+	if b.quick {
+		return 0
+	}
+	return bar
 }

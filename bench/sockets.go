@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/polder-net/polder/bench/kubeproxy"
 	"github.com/polder-net/polder/bench/load"
 	"github.com/polder-net/polder/bench/objects"
 	"github.com/polder-net/polder/bench/report"
@@ -123,17 +124,18 @@ func (b *bench) requestsServed(ctx context.Context, w *worlds) error {
 // byService is a variant's name.
 const byService = "by a Service"
 
-// connectionsServed measures the rest of P6: connections of one request each, by one Service and by 30,000 in turn.
+// connectionsServed measures the rest of P6: connections of one request each, by one Service and by many in turn, beside
+// those that kube-proxy's table translates.
 func (b *bench) connectionsServed(ctx context.Context, w *worlds) error {
 	s, err := w.served(ctx, false)
 	if err != nil {
 		return err
 	}
-	proxied, err := w.near(ctx, true)
-	if err != nil {
-		return err
+	program, missing := kubeproxy.Program()
+	if missing != nil {
+		b.note("P6 has no kube-proxy beside it: " + missing.Error())
 	}
-	for _, services := range []int{1, 30000} {
+	for _, services := range []int{1, b.packetSizes()[2].Services} {
 		c := s.live(objects.Size{Services: services, Endpoints: 1})
 		if _, err := s.serve(c.Services()); err != nil {
 			return err
@@ -141,12 +143,20 @@ func (b *bench) connectionsServed(ctx context.Context, w *worlds) error {
 		if err := s.settle(); err != nil {
 			return err
 		}
-		served := pair(load.CRR, s.client, s.near)
-		served.Via = via(c)
-		err := b.compare(ctx, experiment{id: "P6", what: fmt.Sprintf("CRR, same node, %d Services", services), unit: "/s", metric: load.Result.Rate,
-			variants: []variant{{byService, served}, {"direct", pair(load.CRR, s.client, s.near)}, {b2, pair(load.CRR, proxied.client, proxied.near)}},
-			ratios:   []ratio{{byService, "direct", 0}, {byService, b2, 1.20}}})
-		if err != nil {
+		e := experiment{id: "P6", what: fmt.Sprintf("CRR, same node, %d Services", services), unit: "/s", metric: load.Result.Rate,
+			variants: []variant{{byService, pair(load.CRR, s.client, s.near)}, {"direct", pair(load.CRR, s.client, s.near)}},
+			ratios:   []ratio{{byService, "direct", 0}}}
+		e.variants[0].spec.Via = via(c)
+		if missing == nil {
+			theirs, content, err := w.proxied(ctx, program, c.Size)
+			if err != nil {
+				return err
+			}
+			v := variant{kubeProxy, pair(load.CRR, theirs.client, theirs.near)}
+			v.spec.Via = via(content)
+			e.variants, e.ratios = append(e.variants, v), append(e.ratios, ratio{byService, kubeProxy, 1.20})
+		}
+		if err := b.compare(ctx, e); err != nil {
 			return err
 		}
 	}
