@@ -57,6 +57,24 @@ func BenchmarkSyncServices(b *testing.B) {
 	}
 }
 
+// The maps say what they should, and are read back all the same.
+func BenchmarkResyncServices(b *testing.B) {
+	for _, size := range [][2]int{{10000, 10}, {44000, 1}, {5000, 50}} {
+		b.Run(fmt.Sprintf("%dx%d", size[0], size[1]), func(b *testing.B) {
+			all, d := manyPorts(size[0], size[1]), openTest(b)
+			if _, err := d.ResyncServices(all, time.Now()); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				changes, err := d.ResyncServices(all, time.Now())
+				if err != nil || len(changes) > 0 {
+					b.Fatal(len(changes), err)
+				}
+			}
+		})
+	}
+}
+
 func TestServedSaysWhatTheMapsSay(t *testing.T) {
 	d := openTest(t)
 	if _, err := d.ResyncServices(manyPorts(3, 2), time.Now()); err != nil {
