@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
+	"os"
 	"time"
 
 	"github.com/polder-net/polder/bench/apiserver"
@@ -55,8 +55,13 @@ func (b *bench) runProxy(ctx context.Context, program string, node rig.End, c ob
 	}
 	api.Put(apiserver.Nodes, objects.NewNode("node-1", node.Addr, netip.MustParsePrefix("10.244.1.0/24")))
 	c.Put(api)
+	folder, err := os.MkdirTemp("", "polder-kube-proxy-")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(folder)
 	began := time.Now()
-	p, err := kubeproxy.Start(program, node, "node-1", url, filepath.Clean(b.state))
+	p, err := kubeproxy.Start(program, node, "node-1", url, folder)
 	if err != nil {
 		return r, err
 	}

@@ -37,7 +37,7 @@ const method = `## How it is measured
   ports, with an agent that is stopped, after the benchmark has written the maps by the agent's own code, and a kube-proxy that is stopped. *One of
   N Services*: the client always connects by the same; *in turn*: each time by another, so what is looked up is in no
   processor's cache. S4 is the time of a connect() whose packets are translated one by one, there and back, without
-  sockets' programs; each connection has a port of its own, so that nobody meets earlier flows. S6 and S7 go from
+  sockets' programs; each connection has a port of its own, so that nobody meets earlier flows. S8 is of the tables alone. S6 and S7 go from
   a change at the API server to the pinned maps, which are polled every 50 µs.
 
 ## How to run it
