@@ -72,7 +72,7 @@ func (b *bench) addCold(size objects.Size, ours []float64, agent, theirs proxyRu
 		faster[i] = theirs.rules.Seconds() / o
 	}
 	b.add(report.Row{ID: "S5", What: size.String() + ": from objects to the kernel, kube-proxy's time / Polder's", Unit: report.Ratio,
-		Value: stats.Bootstrap(faster), Bar: 50, Seen: fmt.Sprintf("%.2f s / %.3f s", theirs.rules.Seconds(), stats.Median(ours))},
+		Value: stats.Bootstrap(faster), Bar: b.fullBar(50), Seen: fmt.Sprintf("%.2f s / %.3f s", theirs.rules.Seconds(), stats.Median(ours))},
 		seconds("from kube-proxy's start to its table, with an API server", theirs.start), memory("kube-proxy", theirs.memory))
 }
 
