@@ -19,6 +19,7 @@ type bench struct {
 	plugins  string // folder of the reference plugins
 	report   report.Report
 	began    time.Time
+	port     int // the last one that nextPort gave
 }
 
 // measureAll does everything that was asked for.
@@ -41,7 +42,7 @@ func measureAll(ctx context.Context, o options) (report.Report, error) {
 		return b.report, err
 	}
 	defer os.Remove(o.state) // the labs in it are gone
-	for _, part := range []func(context.Context) error{b.traffic, b.attachments} {
+	for _, part := range []func(context.Context) error{b.traffic, b.services, b.attachments} {
 		if err := part(ctx); err != nil {
 			return b.report, err
 		}

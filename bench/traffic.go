@@ -12,7 +12,7 @@ import (
 
 // traffic measures P1 to P8.
 func (b *bench) traffic(ctx context.Context) (err error) {
-	w := &worlds{bench: b, built: map[string]*network{}}
+	w := newWorlds(b)
 	defer func() { err = errors.Join(err, w.close()) }()
 	for _, p := range []struct {
 		id      string
@@ -165,8 +165,12 @@ func (b *bench) connections(ctx context.Context, w *worlds) error {
 	if err != nil {
 		return err
 	}
-	return b.compare(ctx, experiment{id: "P6", what: "CRR, across nodes", unit: "/s", metric: load.Result.Rate,
+	err = b.compare(ctx, experiment{id: "P6", what: "CRR, across nodes", unit: "/s", metric: load.Result.Rate,
 		variants: far, ratios: []ratio{{polder, b2, 1.20}, {polder, b1, 0}, {polder, hosts, 0}}})
+	if err != nil {
+		return err
+	}
+	return b.connectionsServed(ctx, w)
 }
 
 // manyFlows is the other number of flows of P7.

@@ -14,8 +14,13 @@ import (
 
 // worlds are the networks that traffic is measured in. Each is built when it is first needed.
 type worlds struct {
-	bench *bench
-	built map[string]*network
+	bench   *bench
+	built   map[string]*network
+	serving map[string]*served // those of built that the benchmark serves
+}
+
+func newWorlds(b *bench) *worlds {
+	return &worlds{bench: b, built: map[string]*network{}, serving: map[string]*served{}}
 }
 
 // network is what all worlds have in common.
@@ -51,6 +56,10 @@ func (w *worlds) get(ctx context.Context, name string, build func(context.Contex
 
 func (w *worlds) close() error {
 	var errs []error
+	for _, s := range w.serving {
+		errs = append(errs, s.close())
+	}
+	clear(w.serving)
 	for _, n := range w.built {
 		errs = append(errs, n.close())
 	}
@@ -158,5 +167,5 @@ func endOf(p lab.Place) (rig.End, error) {
 	if err != nil {
 		return rig.End{}, fmt.Errorf("enter %s: %w", p.Name, err)
 	}
-	return rig.End{NS: f}, nil
+	return rig.End{NS: f, Group: p.Group()}, nil
 }

@@ -152,6 +152,9 @@ func (p Place) Exec(args, environ []string) error {
 	})
 }
 
+// Group is the folder of the place's control group.
+func (p Place) Group() string { return p.cgroup }
+
 // PID is the number of the process that holds the place, 0 when it is gone.
 func (p Place) PID() int {
 	if !p.holder.alive() {

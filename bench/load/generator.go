@@ -29,6 +29,7 @@ type job struct {
 	own    netip.Addr // the client's address
 	flows  int
 	time   time.Duration
+	via    Via
 }
 
 // Main is a generator's life. Its arguments are those of Spec.command.
@@ -47,6 +48,8 @@ func Main(args []string) error {
 		"server crr": serveCRR, "client crr": requestCRR,
 		"server stream": serveStream, "client stream": requestStream,
 		"server udp": serveUDP, "client udp": requestUDP,
+		"server connect": serveConnect, "client connect": requestConnect,
+		"server beside": serveConnect, "client beside": requestConnect,
 	}[role+" "+string(j.kind)]
 	if !ok {
 		return fmt.Errorf("no such generator: %s %s", role, j.kind)
@@ -59,15 +62,16 @@ func Main(args []string) error {
 }
 
 func parseArgs(args []string) (role string, j job, err error) {
-	if len(args) != 6 {
-		return "", j, errors.New("want: ROLE KIND SERVER CLIENT FLOWS TIME")
+	if len(args) != 7 {
+		return "", j, errors.New("want: ROLE KIND SERVER CLIENT FLOWS TIME VIA")
 	}
-	var errs [4]error
+	var errs [5]error
 	role, j.kind = args[0], Kind(args[1])
 	j.server, errs[0] = netip.ParseAddrPort(args[2])
 	j.own, errs[1] = netip.ParseAddr(args[3])
 	j.flows, errs[2] = strconv.Atoi(args[4])
 	j.time, errs[3] = time.ParseDuration(args[5])
+	j.via, errs[4] = parseVia(args[6])
 	return role, j, errors.Join(errs[:]...)
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,9 @@ const (
 	CRR    Kind = "crr"    // connect, one byte there and back, the server closes
 	Stream Kind = "stream" // TCP, as much as goes
 	UDP    Kind = "udp"    // datagrams of 18 bytes: 64 on an Ethernet wire
+
+	Connect Kind = "connect" // TCP connections, each timed until it is there, then cut
+	Beside  Kind = "beside"  // the same by way of Services and to the server itself, in turn
 )
 
 // Spec is one measurement.
@@ -38,7 +42,8 @@ type Spec struct {
 	Kind           Kind
 	From, To       rig.End
 	FromCPU, ToCPU int
-	Flows          int // UDP: how many source ports are used in turn
+	Flows          int // UDP: how many source ports are used in turn; Connect: the first of them
+	Via            Via // TCP: where the client connects to, instead of the server's own address
 	Time           time.Duration
 }
 
@@ -51,6 +56,9 @@ type Result struct {
 	Work    float64 `json:"work"`    // operations, or bytes of a Stream, with those of the warm-up
 	CPU     float64 `json:"cpu"`     // seconds of client, server and the kernel's softirq threads for all of the work
 	Busy    float64 `json:"busy"`    // seconds that the machine's processors were not idle, whoever used them
+
+	// Of Connect and Beside: what a connection took, by way of Services and to the server itself.
+	Service, Direct Latency
 }
 
 // Rate is operations a second.
@@ -65,12 +73,13 @@ func (r Result) PerCPU() float64 { return r.Work / r.CPU }
 // Program is the first argument that makes this program a generator; the rest is for Main.
 const Program = "generate"
 
-// port is where servers listen.
-const port = 5201
+// Port is where servers listen.
+const Port = 5201
 
 // reply is what a generator says of itself.
 type reply struct {
 	Seconds, Ops, Sent, Bytes, Work, CPU float64
+	Service, Direct                      Latency
 }
 
 // Run does one measurement.
@@ -96,6 +105,7 @@ func Run(ctx context.Context, s Spec) (Result, error) {
 	r := Result{
 		Seconds: client.Seconds, Ops: client.Ops, Sent: client.Sent, Bytes: server.Bytes, Work: client.Work,
 		CPU: client.CPU + server.CPU + after.softirq - before.softirq, Busy: after.busy - before.busy,
+		Service: client.Service, Direct: client.Direct,
 	}
 	if s.Kind == UDP || s.Kind == Stream { // what counts is what arrives
 		r.Ops, r.Seconds, r.Work = server.Ops, server.Seconds, server.Work
@@ -113,7 +123,7 @@ func (s Spec) run(ctx context.Context) (server, client reply, err error) {
 	if err != nil {
 		return server, client, err
 	}
-	if err := start(srv, s.To.NS, s.ToCPU); err != nil {
+	if err := start(srv, s.To, s.ToCPU); err != nil {
 		return server, client, err
 	}
 	lines := bufio.NewReader(ready)
@@ -122,7 +132,7 @@ func (s Spec) run(ctx context.Context) (server, client reply, err error) {
 	}
 	cli := s.command(ctx, "client")
 	cli.Stdout = &clientOutput
-	err = start(cli, s.From.NS, s.FromCPU)
+	err = start(cli, s.From, s.FromCPU)
 	if err == nil {
 		err = cli.Wait()
 	}
@@ -141,18 +151,26 @@ func (s Spec) run(ctx context.Context) (server, client reply, err error) {
 }
 
 func (s Spec) command(ctx context.Context, role string) *exec.Cmd {
-	to := netip.AddrPortFrom(s.To.Addr, port)
+	to := netip.AddrPortFrom(s.To.Addr, Port)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", Program, role, string(s.Kind), to.String(), s.From.Addr.String(),
-		strconv.Itoa(max(s.Flows, 1)), s.Time.String())
+		strconv.Itoa(max(s.Flows, 1)), s.Time.String(), s.Via.String())
 	// No signals to preempt goroutines: there is one, and it sits in system calls.
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
 	cmd.Stderr = os.Stderr
 	return cmd
 }
 
-// start starts a process in a network namespace, all its threads on one processor.
-func start(cmd *exec.Cmd, netns *os.File, cpu int) error {
-	return rig.In(netns, func() error {
+// start starts a process at an end, all its threads on one processor.
+func start(cmd *exec.Cmd, at rig.End, cpu int) error {
+	if at.Group != "" {
+		group, err := os.Open(at.Group)
+		if err != nil {
+			return fmt.Errorf("open control group: %w", err)
+		}
+		defer group.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	}
+	return rig.In(at.NS, func() error {
 		var set unix.CPUSet
 		set.Set(cpu)
 		if err := unix.SchedSetaffinity(0, &set); err != nil {

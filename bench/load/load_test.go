@@ -40,7 +40,7 @@ func TestEveryLoadArrivesInEveryWorld(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer w.Close()
-			for _, kind := range []Kind{RR, CRR, Stream, UDP} {
+			for _, kind := range []Kind{RR, CRR, Stream, UDP, Connect, Beside} {
 				r, err := Run(context.Background(), Spec{Kind: kind, From: w.Pods[0], To: w.Pods[1], Flows: 3, Time: 50 * time.Millisecond})
 				if err != nil {
 					t.Errorf("%s: %v", kind, err)
@@ -71,10 +71,11 @@ func TestALoadToNobodyIsAnError(t *testing.T) {
 func TestGeneratorsRefuseWhatTheyDoNotKnow(t *testing.T) {
 	for _, args := range [][]string{
 		nil,
-		{"client", "rr", "10.0.0.1:1", "10.0.0.2", "1"},
-		{"client", "rr", "10.0.0.1", "10.0.0.2", "1", "1s"},
-		{"client", "rr", "10.0.0.1:1", "10.0.0.2", "one", "1s"},
-		{"client", "rr", "10.0.0.1:1", "10.0.0.2", "1", "soon"},
+		{"client", "rr", "10.0.0.1:1", "10.0.0.2", "1", "1s"},
+		{"client", "rr", "10.0.0.1", "10.0.0.2", "1", "1s", "-"},
+		{"client", "rr", "10.0.0.1:1", "10.0.0.2", "one", "1s", "-"},
+		{"client", "rr", "10.0.0.1:1", "10.0.0.2", "1", "soon", "-"},
+		{"client", "rr", "10.0.0.1:1", "10.0.0.2", "1", "1s", "10.0.0.3*2"},
 	} {
 		if _, _, err := parseArgs(args); err == nil {
 			t.Errorf("%q is taken", args)

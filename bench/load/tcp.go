@@ -3,6 +3,7 @@ package load
 import (
 	"errors"
 	"io"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +48,8 @@ func serveRR(j job) (reply, error) {
 }
 
 func requestRR(j job) (reply, error) {
-	c, err := dial(j.server, sockaddr(j.server))
+	to := j.via.or(j.server)(0)
+	c, err := dial(to, sockaddr(to))
 	if err != nil {
 		return reply{}, err
 	}
@@ -97,18 +99,18 @@ func answerOne(l socket, b []byte) error {
 // requestCRR leaves it to the server to close first: the ports in TIME_WAIT are then the server's, and the client
 // does not run out of its own.
 func requestCRR(j job) (reply, error) {
-	to := sockaddr(j.server)
+	next, count := j.via.or(j.server), 0
 	b := make([]byte, 1)
-	r, err := j.measure(8, func() error { return askOne(j, to, b) })
+	r, err := j.measure(8, func() error { count++; return askOne(next(count), b) })
 	if err != nil {
 		return r, err
 	}
 	b[0] = bye
-	return r, askOne(j, to, b)
+	return r, askOne(j.server, b)
 }
 
-func askOne(j job, to unix.Sockaddr, b []byte) error {
-	c, err := dial(j.server, to)
+func askOne(to netip.AddrPort, b []byte) error {
+	c, err := dial(to, sockaddr(to))
 	if err != nil {
 		return err
 	}

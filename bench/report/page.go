@@ -31,11 +31,21 @@ const method = `## How it is measured
   portmap* is the main plugin alone: portmap looks for iptables and nft each time it runs, with nothing to map, too. Polder
   leads host ports to pods itself, so nothing is chained behind it.
 
+- **Services** (S1 to S9). *kube-proxy* is the real one of the end-to-end tests (make e2e-smoke builds it), in nftables mode, against
+  a small API server in the benchmark's own process; Polder's agent reads the same server. S5 compares what both spend
+  from objects in memory to the kernel (kube-proxy by its own metric sync_proxy_rules_duration_seconds), and,
+  without a bar, from the program's start. Traffic meets Services whose endpoints are all on one pod, at several
+  ports, with an agent that is stopped, after the benchmark has written the maps by the agent's own code, and a kube-proxy that is stopped. *One of
+  N Services*: the client always connects by the same; *in turn*: each time by another, so what is looked up is in no
+  processor's cache. S4 is the time of a connect() whose packets are translated one by one, there and back, without
+  sockets' programs; each connection has a port of its own, so that nobody meets earlier flows. S8 is of the tables alone. S6 and S7 go from
+  a change at the API server to the pinned maps, which are polled every 50 µs.
+
 ## How to run it
 
     make bench                                    # everything, this page and the plot
     go run ./bench --quick                        # a few minutes, coarse
-    go run ./bench --only P1,C1 -o json           # some of it, with all samples
+    go run ./bench --only P1,S5 -o json           # some of it, with all samples
     go run ./bench --only C5 --churn 10m          # a long churn
 
 It needs root and the programs ip, nft and go, and leaves nothing behind. Wide intervals mean that the machine was busy.

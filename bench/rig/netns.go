@@ -13,10 +13,11 @@ import (
 	"github.com/polder-net/polder/lab"
 )
 
-// End is where a load runs: a network namespace, and its address there.
+// End is where a load runs: a network namespace, its address there, and a control group; without one, this program's.
 type End struct {
-	NS   *os.File
-	Addr netip.Addr
+	NS    *os.File
+	Addr  netip.Addr
+	Group string // its folder
 }
 
 // NewNetns makes a network namespace with loopback up. It lives as long as the file is open, or a process in it.

@@ -53,7 +53,7 @@ func Direct() (*World, error) {
 			w.Close()
 			return nil, err
 		}
-		w.Pods[i] = End{f, podAddress(i)}
+		w.Pods[i] = End{NS: f, Addr: podAddress(i)}
 	}
 	err := joinPods(end{w.Pods[0].NS, "eth0", podMAC(0)}, end{w.Pods[1].NS, "eth0", podMAC(1)}, mtu)
 	for i := 0; i < 2 && err == nil; i++ {
@@ -87,7 +87,7 @@ func (w *World) routed(o Options) error {
 		if err != nil {
 			return err
 		}
-		w.Nodes = append(w.Nodes, End{f, nodeAddress(i)})
+		w.Nodes = append(w.Nodes, End{NS: f, Addr: nodeAddress(i)})
 		if err := In(f, setForwarding); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (w *World) addPod(o Options, i int, node *os.File) error {
 	if err != nil {
 		return err
 	}
-	w.Pods[i] = End{f, podAddress(i)}
+	w.Pods[i] = End{NS: f, Addr: podAddress(i)}
 	host := "pod" + strconv.Itoa(i)
 	if err := joinPods(end{node, host, hostMAC()}, end{f, "eth0", podMAC(i)}, o.podMTU()); err != nil {
 		return err

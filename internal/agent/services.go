@@ -38,6 +38,7 @@ type services struct {
 	proxy  health.Proxy
 	checks *health.Server // of load balancers
 	failed string         // what its last Sync could not do
+	marks  portMarks      // what others are told of table's ports
 }
 
 func (a *Agent) openServices() error {
@@ -103,6 +104,7 @@ func (a *Agent) syncServices() (changes []change, err error) {
 	}
 	s.served = a.snapshot.Services
 	changed := s.table.Changed()
+	s.marks.note(changed)
 	if len(changed) > 0 {
 		s.proxy.Queued(begun)
 		a.proxy.observeChanges(len(names), len(changed))
@@ -113,9 +115,7 @@ func (a *Agent) syncServices() (changes []change, err error) {
 	}
 	if err == nil {
 		s.proxy.Updated(time.Now())
-		if len(changed) > 0 || wrote {
-			a.checkServices()
-		}
+		a.checkServices()
 	}
 	return changes, err
 }
@@ -172,35 +172,6 @@ func (a *Agent) noteSelf() {
 	}
 	a.services.table.SetSelf(self)
 	a.services.proxy.SetEligible(known && !node.Leaving)
-}
-
-// checkServices brings the answers to load balancers' health checks to what is served, and the counts of what is not.
-func (a *Agent) checkServices() {
-	checks := map[cluster.ServiceName]health.Check{}
-	var internal, external int
-	for _, p := range a.services.table.Ports() {
-		if len(p.Local) == 0 && len(p.Cluster) > 0 {
-			if p.InternalLocal {
-				internal++
-			}
-			if p.ExternalLocal {
-				external++
-			}
-		}
-		if p.HealthCheckNodePort != 0 {
-			name := p.Name.ServiceName
-			checks[name] = health.Check{Port: p.HealthCheckNodePort, LocalReady: max(checks[name].LocalReady, p.LocalReady)}
-		}
-	}
-	a.proxy.setNoLocalEndpoints(internal, external)
-	failed := ""
-	if err := errors.Join(a.services.checks.Sync(checks)...); err != nil {
-		failed = err.Error()
-	}
-	if failed != "" && failed != a.services.failed {
-		a.log.Warn("a load balancer's health check is not answered", "err", failed)
-	}
-	a.services.failed = failed
 }
 
 // socketGroup is the control group whose sockets are to be looked at; empty: none.

@@ -118,22 +118,37 @@ func compareTable[K, V comparable](w *writer, table string, have, want map[K]V, 
 	}
 }
 
+// Writes is what was written to the maps of Services.
+type Writes struct {
+	Rows  uint64 // put or taken away
+	Calls uint64 // system calls
+}
+
+// Since is what was written since an earlier look.
+func (w Writes) Since(before Writes) Writes {
+	return Writes{w.Rows - before.Rows, w.Calls - before.Calls}
+}
+
+// ServiceWrites is what this process has written so far.
+func (d *Datapath) ServiceWrites() Writes { return d.writes }
+
 // flush writes everything, in order. It goes on past errors: what is not written is found at the next resync. Frontends
 // whose backends could not all be written stay as they are.
 func (w *writer) flush() error {
+	d := w.d
 	unwritten := map[uint64]bool{}
 	errs := []error{
-		putTable(w.d.maps[bpfMapBackends], w.backends, func(k bpfBackendKey) { put(&w.failed, k.Generation, true) }),
-		putTable(w.d.maps[bpfMapMembers], w.members, func(k bpfMemberKey) { put(&w.failed, k.Generation, true) }),
-		putTable(w.d.maps[bpfMapSourceRanges], w.ranges, func(k bpfSourceRangeKey) { unwritten[k.Owner] = true })}
+		putTable(d, bpfMapBackends, w.backends, func(k bpfBackendKey) { put(&w.failed, k.Generation, true) }),
+		putTable(d, bpfMapMembers, w.members, func(k bpfMemberKey) { put(&w.failed, k.Generation, true) }),
+		putTable(d, bpfMapSourceRanges, w.ranges, func(k bpfSourceRangeKey) { unwritten[k.Owner] = true })}
 	for k, row := range w.frontends {
 		if w.failed[row.Generation] || unwritten[row.Owner] {
 			delete(w.frontends, k)
 		}
 	}
-	errs = append(errs, putTable(w.d.maps[bpfMapFrontends], w.frontends, func(bpfFrontendKey) {}),
-		deleteTable(w.d.maps[bpfMapFrontends], w.gone.frontends), deleteTable(w.d.maps[bpfMapSourceRanges], w.gone.ranges),
-		deleteTable(w.d.maps[bpfMapMembers], w.gone.members), deleteTable(w.d.maps[bpfMapBackends], w.gone.backends))
+	errs = append(errs, putTable(d, bpfMapFrontends, w.frontends, func(bpfFrontendKey) {}),
+		deleteTable(d, bpfMapFrontends, w.gone.frontends), deleteTable(d, bpfMapSourceRanges, w.gone.ranges),
+		deleteTable(d, bpfMapMembers, w.gone.members), deleteTable(d, bpfMapBackends, w.gone.backends))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("write services: %w", err)
 	}
@@ -141,14 +156,15 @@ func (w *writer) flush() error {
 }
 
 // putTable writes rows, and calls failed for each that has no place. A batch ends at the first of those.
-func putTable[K comparable, V any](m *ebpf.Map, rows map[K]V, failed func(K)) error {
-	keys, values := make([]K, 0, len(rows)), make([]V, 0, len(rows))
+func putTable[K comparable, V any](d *Datapath, name string, rows map[K]V, failed func(K)) error {
+	m, keys, values := d.maps[name], make([]K, 0, len(rows)), make([]V, 0, len(rows))
 	for k, v := range rows {
 		keys, values = append(keys, k), append(values, v)
 	}
 	var first error
 	for len(keys) > 0 {
 		n := min(len(keys), batchSize)
+		d.writes.Rows, d.writes.Calls = d.writes.Rows+uint64(n), d.writes.Calls+1
 		if _, err := m.BatchUpdate(keys[:n], values[:n], nil); err != nil {
 			for i := range n {
 				if err := m.Put(keys[i], values[i]); err != nil {
@@ -162,8 +178,10 @@ func putTable[K comparable, V any](m *ebpf.Map, rows map[K]V, failed func(K)) er
 	return first
 }
 
-func deleteTable[K comparable, V any](m *ebpf.Map, rows map[K]V) error {
+func deleteTable[K comparable, V any](d *Datapath, name string, rows map[K]V) error {
+	m := d.maps[name]
 	for k := range rows { // one by one: a batch ends at the first that is gone already
+		d.writes.Rows, d.writes.Calls = d.writes.Rows+1, d.writes.Calls+1
 		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete from %s: %w", m, err)
 		}
