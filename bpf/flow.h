@@ -182,15 +182,19 @@ static __always_inline int settle_flow(struct work *w)
 // Where it does answer, the SYN comes late, or is a lie: the backend tells the client, as if nobody were in between.
 static __always_inline _Bool begins_anew(struct work *w, const struct flow *settled, __u8 tcp)
 {
-	struct flow *answer;
+	_Bool reply = w->forward.flags & FLOW_REPLY;
+	struct flow *other;
 
-	if ((tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN || w->forward.flags & FLOW_REPLY)
+	tcp &= TCP_SYN | TCP_ACK;
+	if (tcp != (reply ? TCP_SYN | TCP_ACK : TCP_SYN))
 		return 0;
 	if (!settled || w->forward.flags & (FLOW_CLOSING | FLOW_HANDED))
-		return settled || w->forward.flags & FLOW_CLOSING;
+		return settled || (w->forward.flags & FLOW_CLOSING && !reply);
 	set_answer(&w->reply_tuple, &w->forward, w->tuple.proto);
-	answer = bpf_map_lookup_elem(&flows, &w->reply_tuple);
-	return !answer || answer->flags & FLOW_CLOSING || (__s32)(w->forward.used - answer->used) > SILENT_TICKS;
+	other = bpf_map_lookup_elem(&flows, &w->reply_tuple);
+	if (!other || other->flags & FLOW_CLOSING)
+		return 1;
+	return !reply && (__s32)(w->forward.used - other->used) > SILENT_TICKS;
 }
 
 static __always_inline void forget_flow(struct work *w)

@@ -80,6 +80,23 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } backends SEC(".maps");
 
+// Of a generation, for clients outside: the remainder of a flow's hash → the slot, counted from the first that they may
+// have. All nodes have the same (Maglev), and most of it stays when a backend goes.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__type(key, __u64);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_ARRAY);
+			__type(key, __u32);
+			__type(value, __u32);
+			__uint(max_entries, 1);
+			__uint(map_flags, BPF_F_INNER_MAP); // each has a length of its own
+		});
+} rings SEC(".maps");
+
 // The same the other way round, for the frontends that ask: those of UDP, and those with affinity.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

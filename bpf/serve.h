@@ -69,8 +69,10 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, __u32 outside
 	if (!is_admitted(f, &p->src))
 		return -DROP_SOURCE_RANGE;
 	tcp = tcp_flags(ctx, p);
-	if (p->proto == IPPROTO_TCP && (tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		return REFUSED_HERE; // of a connection that nobody here knows
+	// Of a connection that nobody here knows; but another node may have, and by the ring this one finds the same
+	// backend.
+	if (p->proto == IPPROTO_TCP && (tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN && !(outside && f->ring))
+		return REFUSED_HERE;
 	switch (choose(f, &p->src, outside, spread(p, outside), &w->backend, &w->slot)) {
 	case REFUSE:
 		return REFUSED_HERE;

@@ -72,6 +72,16 @@ static __always_inline _Bool recall(const struct frontend *f, const struct affin
 	return 1;
 }
 
+// The slot for a flow from outside, by its hash.
+static __always_inline __u32 find_slot(const struct frontend *f, __u32 count, __u32 hash)
+{
+	void *ring = f->ring ? bpf_map_lookup_elem(&rings, &f->generation) : NULL;
+	__u32 index = f->ring ? hash % f->ring : 0;
+	__u32 *slot = ring ? bpf_map_lookup_elem(ring, &index) : NULL;
+
+	return (slot ? *slot : hash) % count;
+}
+
 enum chosen { CHOSEN, REFUSE, DROP };
 
 // Chooses a backend for a client, and says which slot of the choice it is. Random is whatever spreads: the slot is its
@@ -88,7 +98,7 @@ static __always_inline enum chosen choose(const struct frontend *f, const struct
 		return f->flags & (outside ? FRONTEND_OUTSIDE_DROP : FRONTEND_INSIDE_DROP) ? DROP : REFUSE;
 	if (f->affinity && recall(f, &who, outside, b, slot))
 		return CHOSEN;
-	*slot = random % from->count;
+	*slot = outside ? find_slot(f, from->count, random) : random % from->count;
 	key.slot = from->first + *slot;
 	found = bpf_map_lookup_elem(&backends, &key);
 	if (!found)

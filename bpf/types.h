@@ -158,6 +158,7 @@ struct frontend {
 	__u64 owner;	  // the Service port, whatever its generation
 	struct choice inside, outside;
 	__u32 affinity; // seconds; 0: none
+	__u32 ring; // the length of the generation's ring, by which clients outside get their backend; 0: it has none
 	enum frontend_flags flags;
 };
 

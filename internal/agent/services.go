@@ -19,10 +19,13 @@ import (
 	"github.com/polder-net/polder/internal/service"
 )
 
-// How often the maps of Services are read back: reading tens of thousands of rows is work, and nobody's hands are in
-// there by mistake. And how often flows that have ended are looked for.
+// The maps of Services are read back as a whole every minute, which finds what nobody wanted, unless there are too many
+// ports to do it while pods wait; and so many rows at each sync, which finds what is missing. And how often flows that
+// have ended are looked for.
 const (
 	rereadServices = time.Minute
+	rereadPorts    = 5000
+	verifyRows     = 5000
 	sweepEvery     = 10 * time.Second
 )
 
@@ -120,11 +123,18 @@ func (a *Agent) syncServices() (changes []change, err error) {
 	return changes, err
 }
 
+// verifyServices looks for rows that somebody else's hands took away; syncServices puts them back.
+func (a *Agent) verifyServices() {
+	if a.cfg.Options.Services && a.datapath.ServicesKnown() && !a.datapath.VerifyServices(verifyRows) {
+		a.log.Warn("rows of Services are not as they were written: all are compared")
+	}
+}
+
 // writeServices says what it had to repair, and whether there was anything to do.
 func (a *Agent) writeServices(changed map[service.PortName]*service.Port) (repaired []change, wrote bool, err error) {
 	s, now := &a.services, time.Now()
 	switch {
-	case !a.datapath.ServicesKnown() || now.Sub(s.read) >= rereadServices:
+	case !a.datapath.ServicesKnown() || now.Sub(s.read) >= rereadServices && len(s.table.Ports()) <= rereadPorts:
 		first := s.read.IsZero()
 		s.read = now
 		var found []datapath.Change

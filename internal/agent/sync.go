@@ -80,6 +80,7 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 	maps, err := a.datapath.SyncMaps(want)
 	errs = append(errs, err)
 	a.noteSelf()
+	a.verifyServices()
 	errs = append(errs, a.notePorts())
 	services, err := a.syncServices()
 	errs = append(errs, err)

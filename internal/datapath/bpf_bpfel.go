@@ -125,7 +125,9 @@ type bpfFrontend struct {
 	Inside     bpfChoice
 	Outside    bpfChoice
 	Affinity   uint32
+	Ring       uint32
 	Flags      bpfFrontendFlags
+	_          [4]byte
 }
 
 type bpfFrontendFlags uint32
@@ -323,6 +325,7 @@ const (
 	bpfMapOpening       = "opening"
 	bpfMapRemotes       = "remotes"
 	bpfMapReserved      = "reserved"
+	bpfMapRings         = "rings"
 	bpfMapSourceRanges  = "source_ranges"
 	bpfMapWork          = "work"
 	bpfProgBind4        = "bind4"
@@ -427,6 +430,7 @@ type bpfMapSpecs struct {
 	Opening       *ebpf.MapSpec `ebpf:"opening"`
 	Remotes       *ebpf.MapSpec `ebpf:"remotes"`
 	Reserved      *ebpf.MapSpec `ebpf:"reserved"`
+	Rings         *ebpf.MapSpec `ebpf:"rings"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	Work          *ebpf.MapSpec `ebpf:"work"`
 }
@@ -473,6 +477,7 @@ type bpfMaps struct {
 	Opening       *ebpf.Map `ebpf:"opening"`
 	Remotes       *ebpf.Map `ebpf:"remotes"`
 	Reserved      *ebpf.Map `ebpf:"reserved"`
+	Rings         *ebpf.Map `ebpf:"rings"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	Work          *ebpf.Map `ebpf:"work"`
 }
@@ -495,6 +500,7 @@ func (m *bpfMaps) Close() error {
 		m.Opening,
 		m.Remotes,
 		m.Reserved,
+		m.Rings,
 		m.SourceRanges,
 		m.Work,
 	)

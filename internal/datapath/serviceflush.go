@@ -97,6 +97,19 @@ func (w *writer) retireStale() {
 		of(k.Generation).members[k] = v
 	}
 	w.gone.backends, w.gone.members = nil, nil
+	w.retireRings()
+}
+
+func (w *writer) retireRings() {
+	used := map[uint64]bool{}
+	for _, p := range w.s.ports {
+		used[p.generation] = true
+	}
+	for generation := range w.haveRings {
+		if _, ok := w.s.retired[generation]; !ok && !used[generation] {
+			put(&w.goneRings, generation, true)
+		}
+	}
 }
 
 // compareTable does it for one table. What expected says is to go anyway is no news.
@@ -141,6 +154,7 @@ func (w *writer) flush() error {
 		putTable(d, bpfMapBackends, w.backends, func(k bpfBackendKey) { put(&w.failed, k.Generation, true) }),
 		putTable(d, bpfMapMembers, w.members, func(k bpfMemberKey) { put(&w.failed, k.Generation, true) }),
 		putTable(d, bpfMapSourceRanges, w.ranges, func(k bpfSourceRangeKey) { unwritten[k.Owner] = true })}
+	errs = append(errs, d.putRings(w.rings, func(generation uint64) { put(&w.failed, generation, true) }))
 	for k, row := range w.frontends {
 		if w.failed[row.Generation] || unwritten[row.Owner] {
 			delete(w.frontends, k)
@@ -148,7 +162,8 @@ func (w *writer) flush() error {
 	}
 	errs = append(errs, putTable(d, bpfMapFrontends, w.frontends, func(bpfFrontendKey) {}),
 		deleteTable(d, bpfMapFrontends, w.gone.frontends), deleteTable(d, bpfMapSourceRanges, w.gone.ranges),
-		deleteTable(d, bpfMapMembers, w.gone.members), deleteTable(d, bpfMapBackends, w.gone.backends))
+		deleteTable(d, bpfMapMembers, w.gone.members), deleteTable(d, bpfMapBackends, w.gone.backends),
+		deleteTable(d, bpfMapRings, w.goneRings))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("write services: %w", err)
 	}

@@ -75,6 +75,9 @@ func encodeRow(p *service.Port, kind service.Kind, generation uint64) bpfFronten
 	set(bpfFrontendFlagsFRONTEND_OUTSIDE_LOCAL, kind == service.ClusterIP && p.InternalLocal || kind != service.ClusterIP && p.ExternalLocal)
 	set(bpfFrontendFlagsFRONTEND_SOURCE_RANGES, kind == service.LoadBalancer && len(p.SourceRanges) > 0)
 	set(bpfFrontendFlagsFRONTEND_MEMBERS, hasMembers(p))
+	if kind != service.ClusterIP && kind != service.HostPort {
+		row.Ring = uint32(ringSize(p))
+	}
 	row.Inside = choiceOf(len(inside), row.Flags&bpfFrontendFlagsFRONTEND_INSIDE_LOCAL != 0, len(p.Cluster))
 	row.Outside = choiceOf(len(outside), row.Flags&bpfFrontendFlagsFRONTEND_OUTSIDE_LOCAL != 0, len(p.Cluster))
 	return row

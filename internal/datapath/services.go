@@ -27,6 +27,7 @@ type services struct {
 	slots      int                // rows of backends
 	members    int                // rows of members
 	retired    map[uint64]retired // by generation
+	round      []service.PortName // what VerifyServices has yet to look at
 }
 
 // written is a port as it is in the maps.
@@ -61,13 +62,17 @@ func (d *Datapath) ResyncServices(all map[service.PortName]*service.Port, now ti
 	if err != nil {
 		return nil, err
 	}
+	rings, err := d.readRings()
+	if err != nil {
+		return nil, err
+	}
 	boot, err := SinceBoot()
 	if err != nil {
 		return nil, err
 	}
 	d.services = services{ports: map[service.PortName]written{}, addresses: map[netip.Addr]int{}, known: true,
 		generation: max(d.services.generation, have.newest(), uint64(boot)), slots: len(have.backends), members: len(have.members), retired: d.services.retired}
-	w := writer{d: d, s: &d.services, now: now, have: have}
+	w := writer{d: d, s: &d.services, now: now, have: have, haveRings: rings}
 	err = w.sync(all)
 	return w.changes, err
 }
@@ -80,10 +85,13 @@ type writer struct {
 	now  time.Time
 	have *serviceRows // at a resync: what the maps say
 	serviceRows
-	gone    serviceRows
-	failed  map[uint64]bool // generations whose rows are not all written: no frontend may name them
-	changes []Change
-	errs    []error
+	gone serviceRows
+	// Generations with a ring: at a resync, those that there are; and those whose ring is to go.
+	haveRings map[uint64]bool
+	goneRings map[uint64]bool
+	failed    map[uint64]bool // generations whose rows are not all written: no frontend may name them
+	changes   []Change
+	errs      []error
 }
 
 // serviceRows are rows of the four tables of Services.
@@ -92,6 +100,7 @@ type serviceRows struct {
 	members   map[bpfMemberKey]bpfMember
 	ranges    map[bpfSourceRangeKey]uint32
 	frontends map[bpfFrontendKey]bpfFrontend
+	rings     map[uint64][]uint32 // those to write
 }
 
 func (w *writer) sync(ports map[service.PortName]*service.Port) error {
@@ -134,7 +143,7 @@ func (w *writer) port(name service.PortName, want *service.Port) {
 }
 
 func sameBackends(a, b *service.Port) bool {
-	return slices.Equal(a.Cluster, b.Cluster) && slices.Equal(a.Local, b.Local) && hasMembers(a) == hasMembers(b)
+	return slices.Equal(a.Cluster, b.Cluster) && slices.Equal(a.Local, b.Local) && hasMembers(a) == hasMembers(b) && sameRing(a, b)
 }
 
 // generationOf writes a port's backends under a number that none has had. At a resync it finds those that are there.
@@ -161,6 +170,9 @@ func (w *writer) generationOf(p *service.Port) uint64 {
 	for k, v := range members {
 		put(&w.members, k, v)
 	}
+	if ring := ringSize(p); ring > 0 && !there {
+		put(&w.rings, generation, ringOf(p))
+	}
 	return generation
 }
 
@@ -182,7 +194,7 @@ func (w *writer) find(p *service.Port, slots []bpfBackend) (uint64, bool) {
 			}
 		}
 		_, more := w.have.backends[bpfBackendKey{Generation: row.Generation, Slot: uint32(len(slots))}]
-		return row.Generation, !more
+		return row.Generation, !more && w.haveRings[row.Generation] == (ringSize(p) > 0)
 	}
 	return 0, false
 }
@@ -281,6 +293,7 @@ func (w *writer) retire() {
 		for k, v := range r.members {
 			put(&w.gone.members, k, v)
 		}
+		put(&w.goneRings, generation, true)
 		w.s.slots -= len(r.backends)
 		w.s.members -= len(r.members)
 		delete(w.s.retired, generation)
