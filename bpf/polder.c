@@ -270,9 +270,9 @@ int to_network(struct __sk_buff *ctx)
 	struct packet p = {};
 	struct remote *r;
 
-	if (ctx->ingress_ifindex || !w || !cfg || !cfg->services || parse(ctx, &p) != GO_ON)
+	if (!w || !cfg || !cfg->services || (ctx->ingress_ifindex && !cfg->others_pods) || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
-	if (!cfg->host_cookie)
+	if (!cfg->host_cookie && !ctx->ingress_ifindex)
 		return finish(ctx, deliver_from_host(ctx, &p, serve(ctx, &p, 0, 0)));
 	follow_answer(ctx, &p);
 	if (is_service_address(cfg, &p.dst))

@@ -37,6 +37,13 @@ static __always_inline int serve_nobody(struct packet *p, struct config *cfg)
 	return is_service_address(cfg, &p->dst) ? -DROP_NO_SUCH_SERVICE : NOT_SERVED;
 }
 
+// Is this an address of the node, or of one of its pods?
+static __always_inline _Bool is_here(struct config *cfg, const struct addr *a)
+{
+	return bpf_map_lookup_elem(&endpoints, a) ||
+	       (cfg->others_pods && (prefix_has(&cfg->pod_cidr[0], a) || prefix_has(&cfg->pod_cidr[1], a)));
+}
+
 // A backend that is not here, for a client outside: its node answers in this one's name. Where it cannot be handed
 // the packet, or is no node at all, answers must come back here: the client's address is lost.
 static __always_inline void serve_elsewhere(struct packet *p, struct work *w, struct config *cfg)
@@ -91,7 +98,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, __u32 outside
 	set_tuple(&w->tuple, p);
 	if (addr_equal(&w->backend.addr, &p->src)) // a client that is its own backend would answer itself
 		w->forward.src = p->dst;
-	else if (outside && !bpf_map_lookup_elem(&endpoints, &w->backend.addr))
+	else if (outside && !is_here(cfg, &w->backend.addr))
 		serve_elsewhere(p, w, cfg);
 	if ((w->forward.flags & FLOW_HANDED ? remember_handed(p, w) : remember_flow(p, w, NULL)) < 0)
 		return -DROP_FLOWS_FULL;

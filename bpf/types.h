@@ -90,7 +90,8 @@ struct config {
 	__u8 services;	    // 1: frontends are served
 	__u8 ask_conntrack; // 1: others on this node translate, too: ask the kernel's table before a short way is taken
 	__u8 socket_udp;    // 1: sockets that are connected to a backend which is gone can be closed
-	__u8 unused[3];
+	__u8 others_pods;   // 1: another plugin connects pods, and only the stack knows their links
+	__u8 unused[2];
 	__u64 host_cookie;   // of the node's own network namespace
 	struct addr node[2]; // the node's own address, IPv4 and IPv6; zero: it has none
 	struct prefix pod_cidr[2];

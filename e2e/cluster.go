@@ -100,7 +100,7 @@ func (c config) rig() (*rig.Rig, error) {
 			r.Plugins = append(r.Plugins, path)
 		}
 	}
-	if c.plan.Network == "polder" {
+	if c.plan.Network == "polder" || c.plan.Proxy == "none" {
 		r.Images = append(r.Images, filepath.Join(c.repository(), "dist", "polder.tar"))
 	}
 	return r, nil

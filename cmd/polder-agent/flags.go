@@ -40,7 +40,7 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 	fs.StringVar(&f.node, "node", defaultNode(), "this node's `name` in the cluster; default: $NODE_NAME, else the host's name")
 	fs.StringVar(&f.manifests, "manifests", "", "read the cluster from this `folder` of Kubernetes manifests")
 	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server as this `file` says; default: as a pod of the cluster")
-	fs.Func("routing", "how pods of other nodes are reached: `mode` auto, native or tunnel (default auto: native on-link, else tunnel)",
+	fs.Func("routing", "how pods of other nodes are reached: `mode` auto, native, tunnel, or off: another CNI plugin connects pods (default auto: native on-link, else tunnel)",
 		func(s string) error { return parseRouting(s, &f.options.Routing) })
 	fs.Func("never-masquerade", "`prefixes`, comma-separated, that pods reach by their own address besides the cluster's own",
 		func(s string) error { return parsePrefixes(s, &f.options.NeverMasquerade) })
@@ -82,11 +82,11 @@ func defaultNode() string {
 
 func parseRouting(s string, mode *route.Mode) error {
 	switch m := route.Mode(s); m {
-	case route.ModeAuto, route.ModeNative, route.ModeTunnel:
+	case route.ModeAuto, route.ModeNative, route.ModeTunnel, route.ModeOff:
 		*mode = m
 		return nil
 	}
-	return errors.New("want auto, native or tunnel")
+	return errors.New("want auto, native, tunnel or off")
 }
 
 func parseServices(s string, o *desired.Options) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/polder-net/polder/internal/agent"
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/datapath"
+	"github.com/polder-net/polder/internal/route"
 	"github.com/polder-net/polder/internal/watch"
 )
 
@@ -72,7 +73,10 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		cfg.Source, cfg.Ready = kube, kube.MarkNetworkReady
+		cfg.Source = kube
+		if f.options.Routing != route.ModeOff { // else that is for the plugin that connects pods to say
+			cfg.Ready = kube.MarkNetworkReady
+		}
 	}
 	if f.options.Services && os.Getenv(packetsOnly) == "" {
 		if cfg.Sockets, err = datapath.CgroupRoot(); err != nil {

@@ -92,7 +92,10 @@ func (r *Rig) installNetwork(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if r.Plan.Proxy != "none" {
+		return nil
+	}
+	return r.installPolder(ctx) // for Services
 }
 
 // pointToPoint is the plugin list of the baseline: reference plugins only, no masquerading.
@@ -127,9 +130,12 @@ func (r *Rig) installPolder(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("install polder: %w", err)
 	}
-	services := "external-ips" // which one of the tests wants
+	args := []string{"--services", "external-ips"} // which one of the tests wants
 	if r.Plan.Proxy == "kube-proxy" {
-		services = "off"
+		args = []string{"--services", "off"}
+	}
+	if r.Plan.Network != "polder" {
+		args = append(args, "--routing", "off")
 	}
 	environment := map[string]string{
 		"KUBERNETES_SERVICE_HOST": r.Plan.ControlPlaneAddresses()[0],
@@ -138,7 +144,7 @@ func (r *Rig) installPolder(ctx context.Context) error {
 	if r.Plan.Sockets == "off" {
 		environment["POLDER_TEST_PACKETS_ONLY"] = "1"
 	}
-	list, err := withEnvironment(manifest, "polder", environment, "--services", services)
+	list, err := withEnvironment(manifest, "polder", environment, args...)
 	if err != nil {
 		return fmt.Errorf("install polder: %w", err)
 	}

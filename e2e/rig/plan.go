@@ -38,8 +38,8 @@ func (p Plan) Check() error {
 			return fmt.Errorf("check plan: %s=%s: want one of %s", choice.name, choice.value, choice.allowed)
 		}
 	}
-	if p.Network == "ptp" && p.Proxy == "none" {
-		return errors.New("check plan: NETWORK=ptp serves no services: it needs PROXY=kube-proxy")
+	if p.Sockets == "off" && p.Network == "ptp" {
+		return errors.New("check plan: SOCKETS=off: Polder sees no packet of a pod that NETWORK=ptp connects")
 	}
 	return nil
 }
@@ -119,7 +119,9 @@ func (p Plan) Title() string {
 	if p.Sockets == "off" {
 		title += ", packets alone"
 	}
-	if p.Network != "polder" {
+	if p.Network == "ptp" && p.Proxy == "none" {
+		title += " but Polder's Services, pods by ptp"
+	} else if p.Network != "polder" {
 		title += ", baseline " + p.Network
 	}
 	return title

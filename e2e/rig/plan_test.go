@@ -13,7 +13,7 @@ func TestAPlanSaysWhatIsWrongWithIt(t *testing.T) {
 	}
 	for _, spoil := range []func(*Plan){
 		func(p *Plan) { p.Nodes = 0 }, func(p *Plan) { p.Family = "ipv5" }, func(p *Plan) { p.Proxy = "" }, func(p *Plan) { p.Network = "bridge" },
-		func(p *Plan) { p.Network, p.Proxy = "ptp", "none" },
+		func(p *Plan) { p.Network, p.Sockets = "ptp", "off" },
 	} {
 		bad := good
 		spoil(&bad)

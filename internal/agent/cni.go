@@ -162,6 +162,9 @@ func (a *Agent) cniStatus(req api.Request) api.Response {
 	if a.syncErr != nil {
 		return api.Response{Error: &api.Error{Code: api.CodeLimited, Msg: "this node's network is not as it should be", Details: a.syncErr.Error()}}
 	}
+	if a.off() && !req.IPAM {
+		return refuse(api.CodeNotAvailable, "the agent runs with --routing off: another CNI plugin connects pods")
+	}
 	if req.DelegatedIPAM {
 		return api.Response{}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/route"
 )
 
 // The network's name, the file that says so, and the plugins' names.
@@ -24,6 +25,9 @@ const (
 // installCNI puts the plugin and then the network's configuration in place. The configuration comes last: it is what
 // tells the runtime that pods may start here.
 func (a *Agent) installCNI() error {
+	if a.off() {
+		return a.uninstallCNI()
+	}
 	if err := a.installPlugin(); err != nil {
 		return err
 	}
@@ -114,6 +118,9 @@ func (a *Agent) chainable() []string {
 func (a *Agent) missingPlugins() []cluster.Problem {
 	what := map[string]string{"portmap": "hostPort", "bandwidth": "the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth"}
 	var problems []cluster.Problem
+	if a.off() {
+		return nil
+	}
 	for _, name := range a.chainable() {
 		if !slices.Contains(a.chained(), name) {
 			problems = append(problems, cluster.Problem{Object: "Node/" + a.cfg.Node, Message: fmt.Sprintf(
@@ -183,4 +190,18 @@ func replaceFile(path string, body []byte, mode os.FileMode) error {
 		return err
 	}
 	return os.Rename(tmp, path)
+}
+
+// off: another CNI plugin connects this node's pods.
+func (a *Agent) off() bool { return a.cfg.Options.Routing == route.ModeOff }
+
+// uninstallCNI takes the network's configuration away: the next one in the folder is the runtime's.
+func (a *Agent) uninstallCNI() error {
+	if a.cfg.CNINet == "" {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(a.cfg.CNINet, conflistName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove CNI configuration: %w", err)
+	}
+	return nil
 }

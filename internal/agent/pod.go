@@ -16,6 +16,9 @@ import (
 
 // add makes a pod's link. Whatever fails, nothing of it stays.
 func (a *Agent) add(req api.Request, netns *os.File) api.Response {
+	if a.off() {
+		return refuse(api.CodeUnsupported, "the agent runs with --routing off: another CNI plugin connects pods")
+	}
 	if _, ok := a.pods[req.HostLink()]; ok {
 		return refuse(api.CodeExists, fmt.Sprintf("%s of container %s has a link already: DEL it first", req.Ifname, req.ContainerID))
 	}

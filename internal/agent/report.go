@@ -13,7 +13,7 @@ import (
 // publish shows the loop's state to everybody else, as a value that nobody changes.
 func (a *Agent) publish() {
 	r := &api.NodeReport{
-		Node: a.cfg.Node, Version: a.cfg.Version, Ready: a.cniStatus(api.Request{}).Error == nil, Synced: a.syncedAt,
+		Node: a.cfg.Node, Version: a.cfg.Version, Ready: a.cniStatus(api.Request{DelegatedIPAM: a.off(), IPAM: a.off()}).Error == nil, Synced: a.syncedAt,
 		Addresses: a.poolCounts(),
 		Peers:     a.peers(),
 		Pods:      a.podList(),

@@ -85,7 +85,9 @@ type Request struct {
 	// (CVE-2025-64715 was an empty set which became an absent one). IPAM says that the reservations of the IPAM plugin
 	// are meant, not the links.
 	Valid []Attachment `json:"valid,omitzero"`
-	IPAM  bool         `json:"ipam,omitempty"`
+
+	// GC, Status: the IPAM plugin asks.
+	IPAM bool `json:"ipam,omitempty"`
 
 	Services *ServicesRequest `json:"services,omitempty"` // Services: nil: all
 	Trace    *TraceRequest    `json:"trace,omitempty"`

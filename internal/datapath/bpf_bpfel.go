@@ -59,7 +59,8 @@ type bpfConfig struct {
 	Services      uint8
 	AskConntrack  uint8
 	SocketUdp     uint8
-	Unused        [3]uint8
+	OthersPods    uint8
+	Unused        [2]uint8
 	HostCookie    uint64
 	Node          [2]bpfAddr
 	PodCidr       [2]bpfPrefix

@@ -210,6 +210,7 @@ func encodeConfig(c desired.Config) bpfConfig {
 	var port [2]byte
 	binary.BigEndian.PutUint16(port[:], route.TunnelPort)
 	e.TunnelPort = binary.NativeEndian.Uint16(port[:])
+	e.OthersPods = flag(c.OthersPods)
 	e.Services, e.AskConntrack, e.SocketUdp = flag(c.Services), flag(c.AskConntrack), flag(c.SocketUDP)
 	e.HostCookie, e.Node = c.HostCookie, [2]bpfAddr{encodeAddr(c.Node4), encodeAddr(c.Node6)}
 	for i, p := range []netip.Prefix{c.PodCIDR4, c.PodCIDR6} {

@@ -25,7 +25,8 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	nodes, refused := acceptedNodes(snap.Nodes)
 	problems = append(problems, refused...)
 	self, why := find(nodes, local.Node)
-	if why != "" {
+	off := opts.Routing == route.ModeOff
+	if why != "" && !off {
 		problems = append(problems, cluster.Problem{Object: "Node/" + local.Node, Message: why})
 	}
 	problems = append(problems, rivalProblems(opts, local)...)
@@ -39,9 +40,11 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 		Routes:     peers.Routes,
 		Rules:      peers.Rules,
 		Neighbours: map[route.NeighbourKey]cluster.MAC{},
-		Masquerade: masquerade(opts, self, nodes),
-		Sysctls:    sysctls(self, local, peers.Tunnel != nil),
+		Sysctls:    map[string]string{},
 		PodMTU:     peers.PodMTU,
+	}
+	if !off {
+		t.Masquerade, t.Sysctls = masquerade(opts, self, nodes), sysctls(self, local, peers.Tunnel != nil)
 	}
 	t.Config = config(opts, self, snap, local)
 	if opts.Services && local.Cookie == 0 {
@@ -65,7 +68,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 
 func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local cluster.Local) Config {
 	c := Config{Tunnel: local.Tunnel, Services: opts.Services, SocketUDP: local.ClosesSockets, HostCookie: local.Cookie,
-		AskConntrack: !opts.Services || len(local.Translators) > 0}
+		AskConntrack: !opts.Services || len(local.Translators) > 0, OthersPods: opts.Routing == route.ModeOff}
 	c.PodCIDR4, _ = self.PodCIDR(true)
 	c.PodCIDR6, _ = self.PodCIDR(false)
 	c.Node4, c.Node6 = self.Address(true), self.Address(false)

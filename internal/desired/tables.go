@@ -36,6 +36,7 @@ type Config struct {
 	PodCIDR6 netip.Prefix
 
 	Services     bool   // frontends are served
+	OthersPods   bool   // another CNI plugin connects pods: only the stack knows their links
 	AskConntrack bool   // others on this node translate, too
 	SocketUDP    bool   // connected UDP sockets are translated, since those of a backend that is gone can be closed
 	HostCookie   uint64 // of this node's network namespace

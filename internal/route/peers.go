@@ -15,6 +15,7 @@ const (
 	ModeAuto   Mode = "auto"
 	ModeNative Mode = "native" // the fabric knows pod CIDRs: no route of ours off-link, nothing encapsulated
 	ModeTunnel Mode = "tunnel" // always encapsulate
+	ModeOff    Mode = "off"    // another CNI plugin connects pods: it knows how they are reached
 )
 
 // Bytes that the tunnel adds: outer Ethernet is not counted by an MTU, inner Ethernet is.
@@ -51,10 +52,12 @@ func CompilePeers(mode Mode, self cluster.Node, nodes []cluster.Node, local clus
 			c.node(n)
 		}
 	}
-	if handover && mode != ModeNative && len(nodes) > 1 {
+	if handover && mode != ModeNative && mode != ModeOff && len(nodes) > 1 {
 		c.tunnelFor(self.Address(true).Is4(), uplinkMTU(local))
 	}
-	c.unreachable()
+	if mode != ModeOff {
+		c.unreachable()
+	}
 	c.PodMTU = c.mtu
 	if _, ipv6 := self.PodCIDR(false); ipv6 && c.mtu < minMTU6 {
 		c.PodMTU = minMTU6
@@ -117,6 +120,8 @@ func (c *compiler) kind(path cluster.Path) Kind {
 	switch {
 	case c.mode == ModeTunnel:
 		return Tunnel
+	case c.mode == ModeOff:
+		return Fabric
 	case path.OnLink:
 		return Native
 	case c.mode == ModeNative:
@@ -140,7 +145,7 @@ func (c *compiler) host(n cluster.Node, a, id netip.Addr, tunnelled bool) {
 		}
 	case !ok: // an address of the node's that is for others, an ExternalIP
 		c.Remotes[prefix] = Remote{Kind: Fabric, Node: id, Host: true}
-	case path.OnLink:
+	case path.OnLink && c.mode != ModeOff:
 		c.limit(path.MTU)
 		c.Remotes[prefix] = Remote{Kind: Native, Node: id, Via: a, Index: path.Link.Index, Host: true}
 	default:
@@ -157,7 +162,7 @@ func (c *compiler) pods(n cluster.Node, p netip.Prefix, id netip.Addr, idPath cl
 	kind := Tunnel
 	if ok && c.kind(idPath) != Tunnel {
 		kind = c.kind(path)
-	} else if !ok && c.mode == ModeNative {
+	} else if !ok && (c.mode == ModeNative || c.mode == ModeOff) {
 		kind = Fabric
 	}
 	src := c.self.Address(p.Addr().Is4())
