@@ -19,7 +19,9 @@ func statusMain(ctx context.Context, c *call) ([]byte, error) {
 }
 
 // statusIPAM is STATUS of the IPAM plugin.
-func statusIPAM(ctx context.Context, c *call) ([]byte, error) { return nil, c.askStatus(ctx, api.Request{IPAM: true}) }
+func statusIPAM(ctx context.Context, c *call) ([]byte, error) {
+	return nil, c.askStatus(ctx, api.Request{IPAM: true})
+}
 
 func (c *call) askStatus(ctx context.Context, req api.Request) error {
 	req.Verb, req.Attachment = api.Status, c.Attachment
