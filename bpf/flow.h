@@ -78,6 +78,19 @@ static __always_inline void set_answer(struct tuple *t, const struct flow *f, __
 	__builtin_memset(t->unused, 0, sizeof(t->unused));
 }
 
+// What a packet of a new flow to the chosen backend becomes.
+static __always_inline void set_forward(struct work *w, const struct packet *p, const struct frontend *f)
+{
+	set_tuple(&w->tuple, p);
+	w->forward = (struct flow){.src = p->src,
+				   .dst = w->backend.addr,
+				   .sport = p->sport,
+				   .dport = w->backend.port,
+				   .flags = FLOW_SEEN,
+				   .used = now_ticks(),
+				   .owner = f->owner};
+}
+
 static __always_inline __u8 tcp_flags(struct __sk_buff *ctx, const struct packet *p)
 {
 	__u8 flags = 0;

@@ -104,13 +104,7 @@ __noinline int take_over(struct __sk_buff *ctx, struct packet *p, struct addr *n
 	if (!f || (p->proto == IPPROTO_TCP && (tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN) ||
 	    !find_here(f, bpf_ntohl(from->slot), &w->backend))
 		return -DROP_NO_LOCAL_BACKEND;
-	w->forward = (struct flow){.src = p->src,
-				   .dst = w->backend.addr,
-				   .sport = p->sport,
-				   .dport = w->backend.port,
-				   .flags = FLOW_SEEN,
-				   .used = now_ticks(),
-				   .owner = f->owner};
+	set_forward(w, p, f);
 	return remember_flow(p, w, node) < 0 ? -DROP_FLOWS_FULL : rewrite(ctx, p);
 }
 

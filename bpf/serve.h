@@ -88,14 +88,7 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, __u32 outside
 	case CHOSEN:
 		break;
 	}
-	w->forward = (struct flow){.src = p->src,
-				   .dst = w->backend.addr,
-				   .sport = p->sport,
-				   .dport = w->backend.port,
-				   .flags = FLOW_SEEN,
-				   .used = now_ticks(),
-				   .owner = f->owner};
-	set_tuple(&w->tuple, p);
+	set_forward(w, p, f);
 	if (addr_equal(&w->backend.addr, &p->src)) // a client that is its own backend would answer itself
 		w->forward.src = p->dst;
 	else if (outside && !is_here(cfg, &w->backend.addr))
