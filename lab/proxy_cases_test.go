@@ -150,7 +150,7 @@ func testSourceRanges(t *testing.T, p *proxy) {
 }
 
 // rangesServed waits until the agents of the nodes that are asked have so many source ranges of a Service.
-func (p *proxy) rangesServed(service string, count int) {
+func (p servicesRig) rangesServed(service string, count int) {
 	p.t.Helper()
 	for _, n := range p.Nodes() {
 		eventually(p.t, time.Minute, n.Name+" knows the source ranges", func() error {

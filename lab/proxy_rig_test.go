@@ -71,7 +71,7 @@ func (p *proxy) clients() []*client { return []*client{p.inPod, p.onNode, p.outs
 func families() map[string]int { return map[string]int{"IPv4": 0, "IPv6": 1} }
 
 // servedBy waits until every agent serves a Service with so many backends.
-func (p *proxy) servedBy(service string, backends int) {
+func (p servicesRig) servedBy(service string, backends int) {
 	p.t.Helper()
 	for _, n := range p.Nodes() {
 		eventually(p.t, time.Minute, fmt.Sprintf("%s serves %s by %d backends", n.Name, service, backends), func() error {
@@ -90,7 +90,7 @@ func (p *proxy) servedBy(service string, backends int) {
 }
 
 // served asks a node's agent how it serves a Service.
-func (p *proxy) served(n *lab.Node, service string) (api.Service, error) {
+func (p servicesRig) served(n *lab.Node, service string) (api.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	resp, err := api.Call(ctx, filepath.Join(n.Path(filepath.Dir(api.Socket)), filepath.Base(api.Socket)),
@@ -109,7 +109,7 @@ func (p *proxy) served(n *lab.Node, service string) (api.Service, error) {
 }
 
 // edit changes the manifest of a Service as people do.
-func (p *proxy) edit(s lab.Service, change func(spec map[string]any)) {
+func (p servicesRig) edit(s lab.Service, change func(spec map[string]any)) {
 	p.t.Helper()
 	var object map[string]any
 	if err := yaml.Unmarshal([]byte(readFile(s.File)), &object); err != nil {
