@@ -23,6 +23,7 @@ func TestServicesServeWhatIsUnusual(t *testing.T) {
 			"ports that no Service has are refused, and addresses are mute": testNobody,
 			"datagrams of many fragments come and go whole":                 testFragmentsToServices,
 			"packets of full size are handed over":                          testFullSize,
+			"flows that would look the same are kept apart":                 testCollisions,
 			"a Service of one family has no address of the other":           testOneFamily,
 		} {
 			t.Run(name, func(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 type sockets struct{ path string }
 
 // patience is how long an answer may take that must come. What is asserted must not depend on time.
-const patience = 20 * time.Second
+const patience = 10 * time.Second
 
 // inPlace marks the process that makes sockets.
 const inPlace = "POLDER_LAB_TEST_SOCKETS"
