@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,38 +53,39 @@ func echoAt(t *testing.T, at lab.Place) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{}, 2)
+	var running sync.WaitGroup
 	t.Cleanup(func() {
 		packets.Close()
 		listener.Close()
-		<-ended
-		<-ended
+		running.Wait()
 	})
-	go func() {
-		defer func() { ended <- struct{}{} }()
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conn.SetDeadline(time.Now().Add(time.Minute))
-			io.Copy(conn, conn)
-			conn.Close()
+	running.Go(func() { echoStreams(listener) })
+	running.Go(func() { echoPackets(packets) })
+}
+
+func echoStreams(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
 		}
-	}()
-	go func() {
-		defer func() { ended <- struct{}{} }()
-		b := make([]byte, 1<<16)
-		for {
-			n, from, err := packets.ReadFromUDPAddrPort(b)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				packets.WriteToUDPAddrPort(b[:n], from)
-			}
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		io.Copy(conn, conn)
+		conn.Close()
+	}
+}
+
+func echoPackets(packets *net.UDPConn) {
+	b := make([]byte, 1<<16)
+	for {
+		n, from, err := packets.ReadFromUDPAddrPort(b)
+		if errors.Is(err, net.ErrClosed) {
+			return
 		}
-	}()
+		if err == nil {
+			packets.WriteToUDPAddrPort(b[:n], from)
+		}
+	}
 }
 
 // makeRoom has the socket keep what comes while this process does not run.

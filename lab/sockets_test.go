@@ -201,7 +201,12 @@ func (s *sockets) ask(w wanted) (*os.File, error) {
 	case a.Error != "":
 		return nil, errors.New(a.Error)
 	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	return received(oob[:oobn])
+}
+
+// received is the file that came with a message.
+func received(oob []byte) (*os.File, error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil || len(messages) != 1 {
 		return nil, fmt.Errorf("no socket came: %v", err)
 	}
