@@ -15,7 +15,7 @@ import (
 
 // plan lays a lab out.
 func plan(o Options) record {
-	r := record{Racks: o.Racks, Bin: o.Bin, AgentArgs: o.AgentArgs}
+	r := record{Racks: o.Racks, Bin: o.Bin, AgentArgs: o.AgentArgs, AgentEnv: o.AgentEnv}
 	for i := range o.Nodes {
 		n, rack := i+1, i%o.Racks
 		node := nodeRecord{

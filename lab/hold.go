@@ -60,7 +60,7 @@ func runAgent(ctx context.Context, f folder, r record, node string, log *os.File
 	}
 	args := append([]string{"--manifests", f.manifests(), "--node", node, "--cni-bin", "/opt/cni/bin"}, r.AgentArgs...)
 	cmd := exec.CommandContext(ctx, binary, args...)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), r.AgentEnv...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
 	cmd.WaitDelay = stopTimeout
 	if err := cmd.Start(); err != nil {

@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/polder-net/polder/internal/testnet"
@@ -10,4 +11,9 @@ import (
 // programs are shared by the tests of this package.
 var programs labtest.Programs
 
-func TestMain(m *testing.M) { testnet.Main(m, programs.Close) }
+func TestMain(m *testing.M) {
+	if os.Getenv(inPlace) != "" {
+		os.Exit(serveSockets())
+	}
+	testnet.Main(m, programs.Close)
+}

@@ -33,6 +33,7 @@ type Options struct {
 	Bin string
 
 	AgentArgs []string      // further arguments of every agent
+	AgentEnv  []string      // NAME=VALUE, what every agent has in its environment besides what this program has
 	Deadline  time.Duration // for the agents to get ready; default 30 s
 
 	// Progress is called with a line for a person at each step; nil: nobody is told.

@@ -29,7 +29,14 @@ type world struct {
 
 func newWorld(t *testing.T, args ...string) *world {
 	t.Helper()
-	c := labtest.Up(t, &programs, lab.Options{Nodes: 3, Racks: 2, AgentArgs: args, Deadline: 2 * time.Minute})
+	return worldOf(t, lab.Options{AgentArgs: args})
+}
+
+// worldOf makes it in a lab whose agents are as the options say.
+func worldOf(t *testing.T, o lab.Options) *world {
+	t.Helper()
+	o.Nodes, o.Racks, o.Deadline = 3, 2, 2*time.Minute
+	c := labtest.Up(t, &programs, o)
 	nodes := c.Nodes()
 	w := &world{Cluster: c, near: nodes[0], far: nodes[1], neighbour: nodes[2]}
 	w.one = create(t, c, lab.PodOptions{Name: "one", Node: w.near.Name})
@@ -164,7 +171,7 @@ func otherAgents(t *testing.T) []build {
 	root := moduleRoot(t)
 	generated := filepath.Join(root, "internal/datapath/bpf_bpfel.go")
 	const before, after = "\treturn spec, err\n",
-		"\tfor _, name := range []string{\"endpoints\", \"remotes\", \"configuration\"} {\n" +
+		"\tfor _, name := range []string{\"endpoints\", \"remotes\", \"configuration\", \"frontends\", \"backends\", \"members\"} {\n" +
 			"\t\tspec.Maps[name].MaxEntries *= 2\n\t}\n\treturn spec, err\n"
 	source := readFile(generated)
 	if strings.Count(source, before) != 1 {

@@ -29,18 +29,10 @@ func full() bool { return *restartKills >= 200 }
 func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 	w := newWorld(t)
 	others := otherAgents(t)
-	seed := *restartSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed: -restart.seed=%d", seed)
+	seed := restartSeedOf(t)
 	before := w.fresh(t)
 
-	load := traffic.Load{Flows: 1, Every: 20 * time.Millisecond, Connects: 5, Datagrams: 50}
-	if full() {
-		load = traffic.Full(len(w.paths()))
-	}
-	run, err := traffic.Start(w.paths(), traffic.Control(t), load)
+	run, err := traffic.Start(w.paths(), traffic.Control(t), restartLoad(len(w.paths())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +47,39 @@ func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 
 	t.Logf("%d kills, %d upgrades; %d pods came and went meanwhile, %d requests were told to try again\n%s",
 		*restartKills, *restartUpgrades, churn.pods.Load(), churn.retries.Load(), report)
+	judge(t, report)
+	if err := w.DeletePod(t.Context(), churn.door.Name); err != nil {
+		t.Fatal(err)
+	}
+	if broken != nil {
+		t.Fatal(broken) // now that it is known what became of the traffic
+	}
+	w.settled(t)
+	w.asBefore(t, before)
+}
+
+// restartSeedOf returns the seed of the random instants, and prints it.
+func restartSeedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := *restartSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed: -restart.seed=%d", seed)
+	return seed
+}
+
+// restartLoad is the load of the short run or, on all paths together, that of the full one.
+func restartLoad(paths int) traffic.Load {
+	if full() {
+		return traffic.Full(paths)
+	}
+	return traffic.Load{Flows: 1, Every: 20 * time.Millisecond, Connects: 5, Datagrams: 50}
+}
+
+// judge wants nothing to be lost, and in the full run no gaps.
+func judge(t *testing.T, report traffic.Report) {
+	t.Helper()
 	for _, lost := range report.Lost() {
 		t.Error(lost)
 	}
@@ -65,14 +90,6 @@ func TestKillingAndUpgradingAgentsCostsNoConnection(t *testing.T) {
 			t.Log(gap)
 		}
 	}
-	if err := w.DeletePod(t.Context(), churn.door.Name); err != nil {
-		t.Fatal(err)
-	}
-	if broken != nil {
-		t.Fatal(broken) // now that it is known what became of the traffic
-	}
-	w.settled(t)
-	w.asBefore(t, before)
 }
 
 // disturb carries kills and upgrades out at random instants, on all nodes at a time. Between them it now and then

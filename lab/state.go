@@ -19,6 +19,7 @@ type record struct {
 	Racks     int          `json:"racks"`
 	Bin       string       `json:"bin"`
 	AgentArgs []string     `json:"agentArgs,omitempty"`
+	AgentEnv  []string     `json:"agentEnv,omitempty"`
 	Up        bool         `json:"up"` // false: being built, or the remains of a build that was killed
 	Group     string       `json:"group"`
 	Fabric    process      `json:"fabric"`

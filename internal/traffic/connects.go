@@ -60,7 +60,7 @@ func (c *connects) count(err error) {
 // unread is left that would make the kernel reset it.
 func (c *connects) one() error {
 	began := time.Now()
-	conn, err := dialHere(c.from.Addr, c.to)
+	conn, err := dialHere(c.from, c.to)
 	if err != nil {
 		return err
 	}

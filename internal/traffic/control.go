@@ -15,8 +15,8 @@ func Control(t testing.TB) Path {
 	testnet.Pair(t, a, "a", b, "b")
 	a.Addr("a", "192.0.2.1/30")
 	b.Addr("b", "192.0.2.2/30")
-	return Path{Name: "control", From: End{namespace{a}, netip.MustParseAddr("192.0.2.1")},
-		To: End{namespace{b}, netip.MustParseAddr("192.0.2.2")}}
+	return Path{Name: "control", From: End{Place: namespace{a}, Addr: netip.MustParseAddr("192.0.2.1")},
+		To: End{Place: namespace{b}, Addr: netip.MustParseAddr("192.0.2.2")}}
 }
 
 // namespace is a test's namespace as a place.

@@ -17,6 +17,7 @@ const datagramLen = 16
 type datagrams struct {
 	conn   *net.UDPConn
 	server *server
+	echo   bool // the receiver answers each
 	from   netip.Addr
 	every  time.Duration
 
@@ -32,15 +33,53 @@ type datagrams struct {
 	twice    uint64
 	foreign  uint64        // not ours, or from another address than the sender's
 	maxDelay time.Duration // from sending to arrival at the receiver's socket
+
+	heard   chan struct{} // the sender has read the last answer
+	answers uint64        // the hearer's own until heard is closed
+	hearErr error         // the first
 }
 
-func openDatagrams(from End, s *server, every time.Duration) (*datagrams, error) {
-	d := &datagrams{server: s, from: from.Addr, every: every, sentAll: make(chan struct{}), finished: make(chan struct{})}
+// openDatagrams opens the sender's socket, to something that leads to the server or, without it, to the server.
+func openDatagrams(from End, s *server, lead netip.AddrPort, every time.Duration) (*datagrams, error) {
+	d := &datagrams{server: s, echo: lead.IsValid(), from: from.Addr, every: every,
+		sentAll: make(chan struct{}), finished: make(chan struct{}), heard: make(chan struct{})}
+	to := lead
+	if !d.echo {
+		to = s.udpAddr()
+	}
+	if from.Dial != nil {
+		conn, err := from.Dial("udp", from.Addr, to, patience)
+		if err != nil {
+			return nil, err
+		}
+		d.conn = conn.(*net.UDPConn)
+		return d, nil
+	}
 	err := from.Do(func() (err error) {
-		d.conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr, 0)), net.UDPAddrFromAddrPort(s.udpAddr()))
+		d.conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr, 0)), net.UDPAddrFromAddrPort(to))
 		return err
 	})
 	return d, err
+}
+
+// hear reads the answers until the socket is closed or told to wait no longer.
+func (d *datagrams) hear() {
+	defer close(d.heard)
+	b := make([]byte, 64)
+	for {
+		n, err := d.conn.Read(b)
+		switch {
+		case err == nil && n == datagramLen:
+			d.answers++
+		case errors.Is(err, net.ErrClosed) || isTimeout(err):
+			return
+		case err != nil && d.hearErr == nil:
+			d.hearErr = err
+		}
+		if err != nil {
+			time.Sleep(time.Millisecond) // a socket that the kernel closed errs for ever
+		}
+	}
 }
 
 // send sends until told to stop. A pace that the machine did not keep is not caught up with.
@@ -80,6 +119,9 @@ func (d *datagrams) receive() {
 			continue
 		}
 		d.note(binary.BigEndian.Uint64(b), time.Unix(0, int64(binary.BigEndian.Uint64(b[8:]))), arrival(oob[:oobn]))
+		if d.echo {
+			d.server.packets.WriteToUDPAddrPort(b[:n], from)
+		}
 	}
 }
 
@@ -119,4 +161,10 @@ func (d *datagrams) drain() {
 	<-d.sentAll
 	d.server.packets.SetReadDeadline(time.Now().Add(time.Second))
 	<-d.finished
+	if d.echo {
+		d.conn.SetReadDeadline(time.Now().Add(time.Second))
+	} else {
+		d.conn.SetReadDeadline(time.Now())
+	}
+	<-d.heard
 }

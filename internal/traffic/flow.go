@@ -56,7 +56,7 @@ func openFlow(from End, to netip.AddrPort, every time.Duration) (*flow, error) {
 // dial opens a connection from an end, from inside its namespace.
 func dial(from End, to netip.AddrPort) (conn *net.TCPConn, err error) {
 	err = from.Do(func() (err error) {
-		conn, err = dialHere(from.Addr, to)
+		conn, err = dialHere(from, to)
 		return err
 	})
 	return conn, err
@@ -64,8 +64,15 @@ func dial(from End, to netip.AddrPort) (conn *net.TCPConn, err error) {
 
 // dialHere opens a connection in the calling thread's namespace. The receiver must be seen to answer from the address
 // that was called, which TCP sees to.
-func dialHere(from netip.Addr, to netip.AddrPort) (*net.TCPConn, error) {
-	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: patience}
+func dialHere(from End, to netip.AddrPort) (*net.TCPConn, error) {
+	if from.Dial != nil {
+		conn, err := from.Dial("tcp", from.Addr, to, patience)
+		if err != nil {
+			return nil, err
+		}
+		return conn.(*net.TCPConn), nil
+	}
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from.Addr, 0)), Timeout: patience}
 	dialer.SetMultipathTCP(false)
 	conn, err := dialer.Dial("tcp", to.String())
 	if err != nil {

@@ -32,6 +32,7 @@ type PathReport struct {
 	MaxConnect               time.Duration
 
 	Datagrams, LostDatagrams, Twice, Foreign uint64
+	LostAnswers                              uint64        // of datagrams that came and were answered
 	MaxDelay                                 time.Duration // of a datagram, as the kernels saw it
 
 	Errors []string // the first of each kind
@@ -66,7 +67,11 @@ func (p *path) report() PathReport {
 	}
 	if d := p.datagrams; d != nil {
 		r.Datagrams, r.LostDatagrams, r.Twice, r.Foreign, r.MaxDelay = d.sent, d.sent-d.got, d.twice, d.foreign, d.maxDelay
+		if d.echo {
+			r.LostAnswers = d.got - min(d.got, d.answers)
+		}
 		r.note(d.sendErr)
+		r.note(d.hearErr)
 	}
 	return r
 }
@@ -115,6 +120,9 @@ func (r Report) Lost() []string {
 		say(p.Foreign, "datagrams of others, or from another address")
 		if p.LostDatagrams*10_000 > p.Datagrams {
 			say(p.LostDatagrams, fmt.Sprintf("of %d datagrams lost", p.Datagrams))
+		}
+		if p.LostAnswers*10_000 > p.Datagrams {
+			say(p.LostAnswers, fmt.Sprintf("answers to %d datagrams lost", p.Datagrams))
 		}
 		if p.Records == p.Flows && p.Flows > 0 || p.Connects == 0 && p.Datagrams == 0 && p.Flows == 0 {
 			broken = append(broken, p.Name+": there was no traffic")

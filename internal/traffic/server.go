@@ -20,18 +20,18 @@ type server struct {
 	done  bool
 }
 
-func listen(at End) (*server, error) {
+func listen(at End, port uint16) (*server, error) {
 	s := &server{conns: map[net.Conn]bool{}}
 	err := at.Do(func() error {
-		any := netip.AddrPortFrom(at.Addr, 0)
+		here := netip.AddrPortFrom(at.Addr, port)
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(false) // plain TCP, as nearly everybody speaks it
-		l, err := lc.Listen(context.Background(), "tcp", any.String())
+		l, err := lc.Listen(context.Background(), "tcp", here.String())
 		if err != nil {
 			return err
 		}
 		s.listener = l.(*net.TCPListener)
-		if s.packets, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(any)); err != nil {
+		if s.packets, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(here)); err != nil {
 			s.listener.Close()
 		}
 		return err

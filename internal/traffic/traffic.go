@@ -7,6 +7,7 @@ package traffic
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -24,12 +25,29 @@ type Place interface {
 type End struct {
 	Place
 	Addr netip.Addr
+
+	// Dial opens a connected socket, "tcp" or "udp", from an address, where entering the namespace is not enough to be
+	// seen as its programs are; nil: it is.
+	Dial func(network string, from netip.Addr, to netip.AddrPort, patience time.Duration) (net.Conn, error)
 }
 
 // Path is where traffic goes: connections and datagrams are From's, To answers.
 type Path struct {
 	Name     string
 	From, To End
+
+	// TCP and UDP are where From sends to, if that is not To itself but something that leads there, and Port is what To
+	// listens at for it; 0: any. Datagrams are then answered, and answers counted.
+	TCP, UDP netip.AddrPort
+	Port     uint16
+}
+
+// connectsTo is where connections go.
+func (p *path) connectsTo() netip.AddrPort {
+	if p.TCP.IsValid() {
+		return p.TCP
+	}
+	return p.server.tcpAddr()
 }
 
 // Load says how much traffic each path carries. What is zero is not sent.
@@ -104,26 +122,26 @@ func (r *Run) prepare(p *path, load Load) (err error) {
 			return err
 		}
 	}
-	if p.server, err = listen(p.To); err != nil {
+	if p.server, err = listen(p.To, p.Port); err != nil {
 		return err
 	}
 	r.running.Go(p.server.accept)
 	for range load.Flows {
-		f, err := openFlow(p.From, p.server.tcpAddr(), load.Every)
+		f, err := openFlow(p.From, p.connectsTo(), load.Every)
 		if err != nil {
 			return err
 		}
 		p.flows = append(p.flows, f)
 	}
 	if load.Connects > 0 {
-		p.connects = &connects{from: p.From, to: p.server.tcpAddr(), every: time.Second / time.Duration(load.Connects),
+		p.connects = &connects{from: p.From, to: p.connectsTo(), every: time.Second / time.Duration(load.Connects),
 			finished: make(chan struct{})}
 		if err := p.From.Do(p.connects.one); err != nil {
 			return err
 		}
 	}
 	if load.Datagrams > 0 {
-		p.datagrams, err = openDatagrams(p.From, p.server, time.Second/time.Duration(load.Datagrams))
+		p.datagrams, err = openDatagrams(p.From, p.server, p.UDP, time.Second/time.Duration(load.Datagrams))
 	}
 	return err
 }
@@ -152,6 +170,7 @@ func (r *Run) launch(p *path) {
 	if p.datagrams != nil {
 		r.running.Go(func() { p.datagrams.send(r.stop) })
 		r.running.Go(p.datagrams.receive)
+		r.running.Go(p.datagrams.hear)
 	}
 }
 

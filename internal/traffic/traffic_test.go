@@ -23,7 +23,8 @@ func plain(t *testing.T) (Path, *testnet.NS) {
 	testnet.Pair(t, a, "a", b, "b")
 	a.Addr("a", "2001:db8::1/64")
 	b.Addr("b", "2001:db8::2/64")
-	return Path{"plain", End{namespace{a}, netip.MustParseAddr("2001:db8::1")}, End{namespace{b}, netip.MustParseAddr("2001:db8::2")}}, a
+	return Path{Name: "plain", From: End{Place: namespace{a}, Addr: netip.MustParseAddr("2001:db8::1")},
+		To: End{Place: namespace{b}, Addr: netip.MustParseAddr("2001:db8::2")}}, a
 }
 
 func start(t *testing.T, p Path) *Run {
@@ -133,5 +134,29 @@ func TestGapsAreJudgedBesideTheControl(t *testing.T) {
 				t.Errorf("over the bar: %v, want %v", got, c.over)
 			}
 		})
+	}
+}
+
+func TestAPathOverSomethingElseHasItsAnswersCounted(t *testing.T) {
+	p, _ := plain(t)
+	p.Port = 8080
+	p.TCP = netip.AddrPortFrom(p.To.Addr, p.Port)
+	p.UDP = p.TCP
+	p.From.Dial = func(network string, from netip.Addr, to netip.AddrPort, patience time.Duration) (conn net.Conn, err error) {
+		err = p.From.Do(func() (err error) {
+			d := net.Dialer{Timeout: patience}
+			if network == "udp" { // datagrams must be from the path's end
+				d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+			}
+			conn, err = d.Dial(network, to.String())
+			return err
+		})
+		return conn, err
+	}
+	r := start(t, p)
+	time.Sleep(500 * time.Millisecond)
+	report := stop(t, r)
+	if lost := report.Lost(); len(lost) > 0 || report.Paths[0].Datagrams < 10 || report.Paths[0].LostAnswers > 0 {
+		t.Errorf("lost: %v", lost)
 	}
 }
