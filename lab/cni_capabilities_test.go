@@ -44,20 +44,20 @@ func (m *mesh) withReferences(t *testing.T, n *runtimeNode, chained ...string) {
 }
 
 // client is who asks, and by which addresses it should be seen, IPv4 and IPv6.
-type client struct {
+type hostPortClient struct {
 	ask func(network string, to netip.Addr, port int) (seen string, err error)
 	own []netip.Addr
 }
 
 // packets are a client whose socket is out of the agent's reach, as that of a pod in a virtual machine.
-func packets(from place, own []netip.Addr) client {
-	return client{func(network string, to netip.Addr, port int) (string, error) { return seenAs(from, network, to, port) }, own}
+func packets(from place, own []netip.Addr) hostPortClient {
+	return hostPortClient{func(network string, to netip.Addr, port int) (string, error) { return seenAs(from, network, to, port) }, own}
 }
 
 // process is a client in the control group of a place.
-func process(from lab.Place, own []netip.Addr) client {
+func process(from lab.Place, own []netip.Addr) hostPortClient {
 	read := map[string]string{"tcp": "cat <&3", "udp": "printf who? >&3 && dd bs=100 count=1 <&3 2>/dev/null"}
-	return client{func(network string, to netip.Addr, port int) (seen string, err error) {
+	return hostPortClient{func(network string, to netip.Addr, port int) (seen string, err error) {
 		script := fmt.Sprintf("exec 3<>/dev/%s/%s/%d && %s", network, to, port, read[network])
 		for range 5 { // a datagram may get lost
 			ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
@@ -71,7 +71,7 @@ func process(from lab.Place, own []netip.Addr) client {
 	}, own}
 }
 
-func (c client) sees(t *testing.T, what string, to []netip.Addr, port int) {
+func (c hostPortClient) sees(t *testing.T, what string, to []netip.Addr, port int) {
 	t.Helper()
 	for i, a := range to {
 		for _, network := range []string{"tcp", "udp"} {
@@ -82,7 +82,7 @@ func (c client) sees(t *testing.T, what string, to []netip.Addr, port int) {
 	}
 }
 
-func (c client) isRefused(t *testing.T, what string, to netip.Addr, port int) {
+func (c hostPortClient) isRefused(t *testing.T, what string, to netip.Addr, port int) {
 	t.Helper()
 	if seen, err := c.ask("tcp", to, port); err == nil {
 		t.Errorf("%s to port %d of %s: somebody answered, who saw %s", what, port, to, seen)
@@ -90,10 +90,10 @@ func (c client) isRefused(t *testing.T, what string, to netip.Addr, port int) {
 }
 
 // strangers are all who may ask but the node and the pod that are asked.
-func (m *mesh) strangers(t *testing.T) map[string]client {
+func (m *mesh) strangers(t *testing.T) map[string]hostPortClient {
 	t.Helper()
 	outside := newOutsider(t, m.Cluster)
-	return map[string]client{
+	return map[string]hostPortClient{
 		"outside":                              packets(outside.Do, outside.addresses),
 		"the other node":                       packets(m.far.Do, m.far.Cluster().Addresses),
 		"a process of the other node":          process(m.far.Place, m.far.Cluster().Addresses),
@@ -190,7 +190,7 @@ func TestPortmapLeadsHostPortsToTheirPodWhereServicesAreOff(t *testing.T) {
 	for what, c := range strangers {
 		c.sees(t, "from "+what, near, 30080)
 	}
-	for what, c := range map[string]client{"its node": packets(m.near.Do, near), "the pod itself": packets(pod.Do, pod.Addresses)} {
+	for what, c := range map[string]hostPortClient{"its node": packets(m.near.Do, near), "the pod itself": packets(pod.Do, pod.Addresses)} {
 		for _, a := range near { // portmap masquerades these
 			for _, network := range []string{"tcp", "udp"} {
 				if _, err := c.ask(network, a, 30080); err != nil {
