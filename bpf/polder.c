@@ -135,6 +135,15 @@ static __always_inline int route_handover(struct __sk_buff *ctx, struct packet *
 	return rc == TO_TUNNEL ? rc : -DROP_NO_LOCAL_BACKEND;
 }
 
+// A refusal, back to the node that the packet came from.
+static __always_inline int refuse_by_tunnel(struct __sk_buff *ctx, struct config *cfg, const struct addr *node)
+{
+	if (set_tunnel_key(ctx, node, cfg->tunnel_vni) < 0 || set_tunnel_macs(ctx) < 0)
+		return -DROP_NO_TUNNEL_PEER;
+	bpf_redirect(cfg->tunnel_ifindex, 0);
+	return REFUSED;
+}
+
 static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packet *p, struct config *cfg)
 {
 	struct remote *peer, *inner;
@@ -151,6 +160,8 @@ static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packe
 	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
 	if (cfg->services) {
 		rc = serve(ctx, p, ep && ep->ifindex, 1);
+		if (rc == REFUSED)
+			return refuse_by_tunnel(ctx, cfg, &peer->node);
 		if (rc != GO_ON)
 			return rc;
 		if (p->served)

@@ -21,12 +21,6 @@ static __always_inline __u32 spread(const struct packet *p, _Bool outside)
 
 enum begun { NOT_SERVED, BEGUN, REFUSED_HERE };
 
-// Is this an address that only a Service can have, whether one does or not?
-static __always_inline _Bool is_service_address(const struct config *cfg, const struct addr *a)
-{
-	return prefix_has(&cfg->service_cidr[0], a) || prefix_has(&cfg->service_cidr[1], a);
-}
-
 // A packet to no frontend: to a Service's address all the same, to one that could be, or to somebody else.
 static __always_inline int serve_nobody(struct packet *p, struct config *cfg)
 {

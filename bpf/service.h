@@ -39,6 +39,12 @@ static __always_inline struct frontend *find_frontend(const struct addr *a, __be
 	return f && has_node_port(f, a) ? f : NULL;
 }
 
+// Is this an address that only a Service can have, whether one does or not?
+static __always_inline _Bool is_service_address(const struct config *cfg, const struct addr *a)
+{
+	return prefix_has(&cfg->service_cidr[0], a) || prefix_has(&cfg->service_cidr[1], a);
+}
+
 // Does the backend serve a client of the frontend? NULL: no, or no more.
 static __always_inline struct member *find_member(const struct frontend *f, const struct backend *b, _Bool outside)
 {

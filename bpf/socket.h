@@ -56,16 +56,34 @@ static __always_inline struct frontend *frontend_of(struct bpf_sock_addr *ctx, c
 	return find_frontend(a, ctx->user_port, ctx->protocol);
 }
 
-// The backend for a socket. Who may use a load balancer's address is asked of packets, which have a source.
+// A Service's address, and a port that it does not have.
+static __always_inline _Bool is_nobodys(struct bpf_sock_addr *ctx, const struct addr *a)
+{
+	struct frontend_key address = {.addr = *a};
+	struct config *cfg = get_config();
+
+	return cfg && cfg->services && is_service_address(cfg, a) && bpf_map_lookup_elem(&frontends, &address);
+}
+
+// The backend for a socket. Who may use a load balancer's address is asked of packets, which have a source; the node's
+// own is known.
 static __always_inline enum chosen choose_for(struct bpf_sock_addr *ctx, const struct frontend *f, __u64 cookie,
-					      struct backend *b)
+					      _Bool v4, struct backend *b)
 {
 	struct addr client = client_of(cookie);
+	struct config *cfg = get_config();
 	__u32 slot;
 
-	if (f->flags & FRONTEND_SOURCE_RANGES)
+	if (!cfg || (f->flags & FRONTEND_SOURCE_RANGES &&
+		     (cookie != cfg->host_cookie || !is_admitted(f, v4 ? &cfg->node[0] : &cfg->node[1]))))
 		return DROP;
 	return choose(f, &client, 0, bpf_get_prandom_u32(), b, &slot);
+}
+
+static __always_inline int deny_refused(void)
+{
+	bpf_set_retval(-ERR_CONNREFUSED);
+	return DENY;
 }
 
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, _Bool ipv6)
@@ -79,12 +97,11 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, _Bool ipv6)
 
 	if (!f || !cfg || (ctx->protocol == IPPROTO_UDP && !cfg->socket_udp)) {
 		bpf_sk_storage_delete(&connected, ctx->sk); // of an earlier connect
-		return ALLOW;
+		return f || !is_nobodys(ctx, &a) ? ALLOW : deny_refused();
 	}
-	switch (choose_for(ctx, f, cookie, &b)) {
+	switch (choose_for(ctx, f, cookie, addr_is_v4(&a), &b)) {
 	case REFUSE:
-		bpf_set_retval(-ERR_CONNREFUSED);
-		return DENY;
+		return deny_refused();
 	case DROP: // the packet path is silent about it
 		bpf_sk_storage_delete(&connected, ctx->sk);
 		return ALLOW;
@@ -138,13 +155,13 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, _Bool ipv6)
 	struct backend b;
 
 	if (!f)
-		return ALLOW;
+		return is_nobodys(ctx, &a) ? deny_refused() : ALLOW;
 	all = bpf_sk_storage_get(&datagrams, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!all)
 		return ALLOW;
 	t = earlier(all, &a, ctx->user_port);
 	if (!t || (t->generation != f->generation && !find_member(f, &t->backend, 0))) {
-		switch (choose_for(ctx, f, cookie, &b)) {
+		switch (choose_for(ctx, f, cookie, addr_is_v4(&a), &b)) {
 		case REFUSE:
 			bpf_set_retval(-ERR_CONNREFUSED);
 			return DENY;

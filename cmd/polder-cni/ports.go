@@ -41,14 +41,17 @@ func parsePort(what string, raw json.RawMessage) (m api.PortMapping, asked bool,
 	}
 	var host, container int
 	var protocol, hostIP string
-	into := map[string]any{"hostPort": &host, "containerPort": &container, "protocol": &protocol, "hostIP": &hostIP}
+	// containerd writes these names with a capital, as Go's structs have them (containerd/go-cni, PortMapping).
+	into := map[string]any{"hostport": &host, "containerport": &container, "protocol": &protocol, "hostip": &hostIP}
 	for _, key := range sortedKeys(fields) {
-		if into[key] == nil {
-			return m, false, unsupported(what+"."+key, fields[key], "Polder knows containerPort, hostIP, hostPort and protocol")
+		name := strings.ToLower(key)
+		if into[name] == nil {
+			return m, false, unsupported(what+"."+key, fields[key], "Polder knows containerPort, hostIP, hostPort and protocol, each once")
 		}
-		if err := decode(what+"."+key, fields[key], into[key]); err != nil {
+		if err := decode(what+"."+key, fields[key], into[name]); err != nil {
 			return m, false, err
 		}
+		delete(into, name)
 	}
 	if host == 0 {
 		return m, false, nil

@@ -18,7 +18,7 @@ func TestPortMappingsReachTheAgent(t *testing.T) {
 	r := newRig(t)
 	c := ports(`[{"hostPort":80,"containerPort":8080,"protocol":"tcp","hostIP":""},
 		{"hostPort":0,"containerPort":99,"protocol":"nonsense"}, {"containerPort":8080}, {},
-		{"hostPort":65535,"containerPort":1,"protocol":"UDP","hostIP":"127.0.0.1"},
+		{"HostPort":65535,"ContainerPort":1,"Protocol":"UDP","HostIP":"127.0.0.1"},
 		{"hostPort":1,"containerPort":65535,"protocol":"Sctp","hostIP":"2001:db8::1"},
 		{"hostPort":443,"containerPort":443,"protocol":"TCP","hostIP":"::ffff:192.0.2.1"}]`)
 	want := []api.PortMapping{
@@ -77,7 +77,7 @@ func TestHostilePortMappingsAreRefusedWithOneClearError(t *testing.T) {
 		"hostIP with zone":      {entry(`"protocol":"tcp","hostIP":"fe80::1%eth0"`), 7, "cannot be a node's"},
 		"hostIP a group":        {entry(`"protocol":"tcp","hostIP":"224.0.0.1"`), 7, "cannot be a node's"},
 		"hostIP a number":       {entry(`"protocol":"tcp","hostIP":1`), 6, ""},
-		"key of another case":   {`[{"HostPort":80}]`, 2, `"runtimeConfig.portMappings[0].HostPort": 80`},
+		"a key twice":           {`[{"hostPort":80,"HostPort":81,"containerPort":80,"protocol":"tcp"}]`, 2, `"runtimeConfig.portMappings[0].hostPort": 80`},
 		"unknown key":           {entry(`"protocol":"tcp","range":5`), 2, `"runtimeConfig.portMappings[0].range": 5`},
 		"one port, two targets": {`[{"hostPort":80,"containerPort":1,"protocol":"tcp"},{"hostPort":80,"containerPort":2,"protocol":"TCP"}]`, 7, "asked for twice"},
 	} {
