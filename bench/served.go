@@ -91,7 +91,7 @@ func (s *served) takeOver(ctx context.Context) error {
 		return err
 	}
 	s.table = service.NewTable(service.Self{Node: node.Name})
-	_, err = s.datapath.ResyncServices(s.table.Ports(), time.Now())
+	_, err = s.datapath.ResyncServices(s.table.Ports(), false, time.Now())
 	return err
 }
 

@@ -34,6 +34,7 @@ type services struct {
 	table  *service.Table
 	served *cluster.Services // what table has been told
 	read   time.Time         // when the maps were last read back
+	kept   bool              // what nobody wanted was left alone then, as the source had not said everything
 	stale  chan struct{}     // a notice: datagrams may go to what is gone
 
 	unopened []cluster.Problem // host ports that lead nowhere
@@ -134,11 +135,11 @@ func (a *Agent) verifyServices() {
 func (a *Agent) writeServices(changed map[service.PortName]*service.Port) (repaired []change, wrote bool, err error) {
 	s, now := &a.services, time.Now()
 	switch {
-	case !a.datapath.ServicesKnown() || now.Sub(s.read) >= rereadServices && len(s.table.Ports()) <= rereadPorts:
+	case !a.datapath.ServicesKnown() || s.kept && !a.snapshot.Incomplete || now.Sub(s.read) >= rereadServices && len(s.table.Ports()) <= rereadPorts:
 		first := s.read.IsZero()
-		s.read = now
+		s.read, s.kept = now, a.snapshot.Incomplete
 		var found []datapath.Change
-		found, err = a.datapath.ResyncServices(s.table.Ports(), now)
+		found, err = a.datapath.ResyncServices(s.table.Ports(), a.snapshot.Incomplete, now)
 		if !first && len(changed) == 0 {
 			for _, c := range found {
 				repaired = append(repaired, change{c.Table, c.Row, c.Verb})

@@ -14,6 +14,9 @@ type Snapshot struct {
 	Services     *Services      // nil: there are none, or nobody asked the source for them
 	ServiceCIDRs []netip.Prefix // what cluster IPs are taken from, sorted; empty: not known
 
+	// Incomplete: something could not be read and never has been, so what is missing here may well be wanted.
+	Incomplete bool
+
 	// Problems are objects that could not be read: a manifest that does not parse, a node with a bad CIDR.
 	Problems []Problem
 }

@@ -106,7 +106,7 @@ func (w *writer) retireRings() {
 		used[p.generation] = true
 	}
 	for generation := range w.haveRings {
-		if _, ok := w.s.retired[generation]; !ok && !used[generation] {
+		if _, ok := w.s.retired[generation]; !ok && !used[generation] && !w.keep {
 			put(&w.goneRings, generation, true)
 		}
 	}
@@ -117,6 +117,7 @@ func compareTable[K, V comparable](w *writer, table string, have, want map[K]V, 
 	for k, v := range have {
 		row, ok := want[k]
 		switch {
+		case !ok && w.keep:
 		case !ok:
 			put(gone, k, v)
 			if !expected(k) {

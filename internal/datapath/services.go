@@ -57,7 +57,9 @@ func (d *Datapath) SyncServices(changed map[service.PortName]*service.Port, now 
 // they should be keep their generation: a restart changes nothing. New generations count on from the nanoseconds since
 // boot, as long as the maps live: no process can have given more of them, so none is given twice, whatever the maps
 // have forgotten.
-func (d *Datapath) ResyncServices(all map[service.PortName]*service.Port, now time.Time) ([]Change, error) {
+//
+// Where all may not be all, keep leaves alone what nobody wants.
+func (d *Datapath) ResyncServices(all map[service.PortName]*service.Port, keep bool, now time.Time) ([]Change, error) {
 	have, err := d.readServices()
 	if err != nil {
 		return nil, err
@@ -72,7 +74,7 @@ func (d *Datapath) ResyncServices(all map[service.PortName]*service.Port, now ti
 	}
 	d.services = services{ports: map[service.PortName]written{}, addresses: map[netip.Addr]int{}, known: true,
 		generation: max(d.services.generation, have.newest(), uint64(boot)), slots: len(have.backends), members: len(have.members), retired: d.services.retired}
-	w := writer{d: d, s: &d.services, now: now, have: have, haveRings: rings}
+	w := writer{d: d, s: &d.services, now: now, have: have, haveRings: rings, keep: keep}
 	err = w.sync(all)
 	return w.changes, err
 }
@@ -84,6 +86,7 @@ type writer struct {
 	s    *services
 	now  time.Time
 	have *serviceRows // at a resync: what the maps say
+	keep bool         // and what nobody wants stays
 	serviceRows
 	gone serviceRows
 	// Generations with a ring: at a resync, those that there are; and those whose ring is to go.

@@ -36,7 +36,7 @@ func BenchmarkSyncServices(b *testing.B) {
 				none[name] = nil
 			}
 			d, now := openTest(b), time.Now()
-			if _, err := d.ResyncServices(nil, now); err != nil {
+			if _, err := d.ResyncServices(nil, false, now); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {
@@ -62,11 +62,11 @@ func BenchmarkResyncServices(b *testing.B) {
 	for _, size := range [][2]int{{10000, 10}, {44000, 1}, {5000, 50}} {
 		b.Run(fmt.Sprintf("%dx%d", size[0], size[1]), func(b *testing.B) {
 			all, d := manyPorts(size[0], size[1]), openTest(b)
-			if _, err := d.ResyncServices(all, time.Now()); err != nil {
+			if _, err := d.ResyncServices(all, false, time.Now()); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				changes, err := d.ResyncServices(all, time.Now())
+				changes, err := d.ResyncServices(all, false, time.Now())
 				if err != nil || len(changes) > 0 {
 					b.Fatal(len(changes), err)
 				}
@@ -77,7 +77,7 @@ func BenchmarkResyncServices(b *testing.B) {
 
 func TestServedSaysWhatTheMapsSay(t *testing.T) {
 	d := openTest(t)
-	if _, err := d.ResyncServices(manyPorts(3, 2), time.Now()); err != nil {
+	if _, err := d.ResyncServices(manyPorts(3, 2), false, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	s, err := OpenServed(d.dir)
@@ -101,7 +101,7 @@ func TestServedSaysWhatTheMapsSay(t *testing.T) {
 
 func TestWhatIsWrittenIsCounted(t *testing.T) {
 	d := openTest(t)
-	if _, err := d.ResyncServices(nil, time.Now()); err != nil {
+	if _, err := d.ResyncServices(nil, false, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	before := d.ServiceWrites()

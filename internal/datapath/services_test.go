@@ -153,7 +153,7 @@ func changesBetween(old, next portMap) portMap {
 
 func resync(t testing.TB, d *Datapath, all portMap, at time.Time) []Change {
 	t.Helper()
-	changes, err := d.ResyncServices(all, at)
+	changes, err := d.ResyncServices(all, false, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,7 +454,7 @@ func testFullMap(t *testing.T, name string, size uint32, again bool) {
 		at = at.Add(retireAfter)
 		var err error
 		if again || i > 0 {
-			_, err = d.ResyncServices(next, at)
+			_, err = d.ResyncServices(next, false, at)
 		} else {
 			err = d.SyncServices(next, at)
 		}

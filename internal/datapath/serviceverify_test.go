@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestRowsThatSomebodyTookAwayAreNoticedAndComeBack(t *testing.T) {
 	d := openTest(t)
 	p := outsidePort()
 	all := map[service.PortName]*service.Port{p.Name: p}
-	if _, err := d.ResyncServices(all, time.Now()); err != nil {
+	if _, err := d.ResyncServices(all, false, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	generation := d.services.ports[p.Name].generation
@@ -45,7 +46,7 @@ func TestRowsThatSomebodyTookAwayAreNoticedAndComeBack(t *testing.T) {
 		if d.VerifyServices(1000) {
 			t.Fatalf("nobody noticed that a %s is missing", name)
 		}
-		if changes, err := d.ResyncServices(all, time.Now()); err != nil || len(changes) == 0 {
+		if changes, err := d.ResyncServices(all, false, time.Now()); err != nil || len(changes) == 0 {
 			t.Fatalf("%s: %v, %v", name, changes, err)
 		}
 	}
@@ -58,7 +59,7 @@ func TestEveryGenerationWithClientsOutsideHasItsRing(t *testing.T) {
 	d := openTest(t)
 	p := outsidePort()
 	now := time.Now()
-	if _, err := d.ResyncServices(map[service.PortName]*service.Port{p.Name: p}, now); err != nil {
+	if _, err := d.ResyncServices(map[service.PortName]*service.Port{p.Name: p}, false, now); err != nil {
 		t.Fatal(err)
 	}
 	first := d.services.ports[p.Name].generation
@@ -78,7 +79,7 @@ func TestEveryGenerationWithClientsOutsideHasItsRing(t *testing.T) {
 	}
 	inside := outsidePort()
 	inside.Frontends = map[service.Frontend]service.Kind{{Addr: netip.MustParseAddr("10.96.0.9"), Port: 80, Protocol: cluster.TCP}: service.ClusterIP}
-	if _, err := d.ResyncServices(map[service.PortName]*service.Port{p.Name: inside}, now); err != nil {
+	if _, err := d.ResyncServices(map[service.PortName]*service.Port{p.Name: inside}, false, now); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.SyncServices(nil, now.Add(4*retireAfter)); err != nil {
@@ -86,5 +87,30 @@ func TestEveryGenerationWithClientsOutsideHasItsRing(t *testing.T) {
 	}
 	if rings, err := d.readRings(); err != nil || len(rings) != 0 {
 		t.Fatalf("a Service without clients outside has a ring: %v, %v", rings, err)
+	}
+}
+
+func TestWhatMayStillBeWantedStays(t *testing.T) {
+	d := openTest(t)
+	p := outsidePort()
+	now := time.Now()
+	if _, err := d.ResyncServices(map[service.PortName]*service.Port{p.Name: p}, false, now); err != nil {
+		t.Fatal(err)
+	}
+	before := canonOf(t, d)
+	for range 2 {
+		now = now.Add(2 * retireAfter)
+		if changes, err := d.ResyncServices(nil, true, now); err != nil || len(changes) > 0 {
+			t.Fatalf("%v, %v", changes, err)
+		}
+		if err := d.SyncServices(nil, now.Add(2*retireAfter)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := canonOf(t, d); !reflect.DeepEqual(before, after) {
+		t.Fatalf("was\n%+v\nis\n%+v", before, after)
+	}
+	if rings, err := d.readRings(); err != nil || len(rings) != 1 {
+		t.Fatalf("rings %v, %v", rings, err)
 	}
 }

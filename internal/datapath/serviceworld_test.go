@@ -187,7 +187,7 @@ func served(t testing.TB, d *Datapath, change ...func(*desired.Tables)) *Datapat
 			all[name] = p
 		}
 	}
-	if _, err := d.ResyncServices(all, time.Now()); err != nil {
+	if _, err := d.ResyncServices(all, false, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return d

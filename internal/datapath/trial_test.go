@@ -49,7 +49,7 @@ func TestATrialChoosesAndLeavesNothing(t *testing.T) {
 		}
 		ports[p.Name] = p
 	}
-	if _, err := d.ResyncServices(ports, time.Now()); err != nil {
+	if _, err := d.ResyncServices(ports, false, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	pod, outside := netip.MustParseAddr("10.0.1.2"), netip.MustParseAddr("198.51.100.1")

@@ -90,7 +90,9 @@ func (c *content) snapshot() *cluster.Snapshot {
 		if f.problem != "" {
 			s.Problems = append(s.Problems, cluster.Problem{Object: name, Message: f.problem})
 		}
+		s.Incomplete = s.Incomplete || f.problem != "" && len(f.objects) == 0
 		for _, m := range f.objects {
+			s.Incomplete = s.Incomplete || m.broken && m.value == nil
 			where := fmt.Sprintf("%s:%d", name, m.line)
 			for _, p := range m.problems {
 				s.Problems = append(s.Problems, cluster.Problem{Object: cmp.Or(m.id, name), Message: where + ": " + p})
