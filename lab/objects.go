@@ -28,6 +28,9 @@ type objects struct {
 // only the namespace.
 func readObjects(data []byte) (objects, error) {
 	var o objects
+	if len(bytes.TrimSpace(data)) == 0 { // most likely in the middle of being written
+		return o, errors.New("the file is empty")
+	}
 	documents := kyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	for {
 		document, err := documents.Read()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -120,6 +121,9 @@ func testFragmentsToServices(t *testing.T, p *proxy) {
 		s := p.echoing(t, fmt.Sprintf("pieces%d", i+1), node)
 		for family, i := range families() {
 			for _, c := range p.clients() {
+				if c == p.onNode && strings.Contains(t.Name(), "packets_alone") {
+					continue // the loopback device, by which they leave, has no path's MTU (docs/adr/0012)
+				}
 				all.Go(func() error {
 					var failed []string
 					for what, to := range p.frontends(s, c, i) {

@@ -136,11 +136,11 @@ func (a *Agent) writeServices(changed map[service.PortName]*service.Port) (repai
 	s, now := &a.services, time.Now()
 	switch {
 	case !a.datapath.ServicesKnown() || s.kept && !a.snapshot.Incomplete || now.Sub(s.read) >= rereadServices && len(s.table.Ports()) <= rereadPorts:
-		first := s.read.IsZero()
+		first, kept := s.read.IsZero(), s.kept
 		s.read, s.kept = now, a.snapshot.Incomplete
 		var found []datapath.Change
 		found, err = a.datapath.ResyncServices(s.table.Ports(), a.snapshot.Incomplete, now)
-		if !first && len(changed) == 0 {
+		if !first && !kept && len(changed) == 0 {
 			for _, c := range found {
 				repaired = append(repaired, change{c.Table, c.Row, c.Verb})
 			}

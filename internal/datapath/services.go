@@ -197,9 +197,24 @@ func (w *writer) find(p *service.Port, slots []bpfBackend) (uint64, bool) {
 			}
 		}
 		_, more := w.have.backends[bpfBackendKey{Generation: row.Generation, Slot: uint32(len(slots))}]
-		return row.Generation, !more && w.haveRings[row.Generation] == (ringSize(p) > 0)
+		return row.Generation, !more && w.hasRing(p, row.Generation)
 	}
 	return 0, false
+}
+
+// hasRing says whether a generation has the port's ring. What a ring is made of is not read back: its length says it, since
+// a policy that leaves backends out leaves out some.
+func (w *writer) hasRing(p *service.Port, generation uint64) bool {
+	size := ringSize(p)
+	if size == 0 || !w.haveRings[generation] {
+		return size == 0 && !w.haveRings[generation]
+	}
+	for f := range p.Frontends {
+		if row, ok := w.have.frontends[encodeFrontend(f)]; ok && row.Generation == generation && int(row.Ring) == size {
+			return true
+		}
+	}
+	return false
 }
 
 // replaceFrontends puts the rows that differ, and takes away those that are no more. Another port may have just taken

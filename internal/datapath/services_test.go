@@ -201,7 +201,7 @@ func TestAnyHistoryOfServicesEndsInTheSameMaps(t *testing.T) {
 		resync(t, fresh, have, at.Add(retireAfter))
 		got, want := canonOf(t, d), canonOf(t, fresh)
 		if want.unnamed = 0; !reflect.DeepEqual(got, want) {
-			t.Fatalf("after %d steps\n%+v\nfresh:\n%+v", step, got, want)
+			t.Fatalf("seed %d: after %d steps\n%+v\nfresh:\n%+v", seed, step, got, want)
 		}
 		if changes := resync(t, d, have, at); len(changes) > 0 {
 			t.Fatalf("not at rest: %v", changes)
