@@ -35,8 +35,8 @@ check-generated: deps
 	@echo "== generated files are current"; go generate ./... && git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o'
 
 test: ## run all tests; as root, those that need a kernel of their own, too
-	$(if $(ROOT),POLDER_ROOT_TESTS=1) go test $(TESTFLAGS) ./...
-	@set -e; for m in $(filter-out .,$(MODULES)); do (cd $$m && go test $(TESTFLAGS) ./...); done
+	$(if $(ROOT),POLDER_ROOT_TESTS=1) go test -timeout 30m $(TESTFLAGS) ./...
+	@set -e; for m in $(filter-out .,$(MODULES)); do (cd $$m && go test -timeout 30m $(TESTFLAGS) ./...); done
 
 fuzz: ## run every fuzz target for FUZZTIME (30s)
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' cmd internal lab | while read -r f; do \
