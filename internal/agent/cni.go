@@ -99,8 +99,9 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 	for _, hook := range a.podHooks(p.Link) {
 		hooks[hook] = p.Index
 	}
-	for hook, how := range a.attachedBy(hooks) {
-		if how == "missing" {
+	attached := a.attachedBy(hooks)
+	for _, hook := range a.podHooks(p.Link) {
+		if attached[hook] == "missing" {
 			return refuse(api.CodeNotAsExpected, fmt.Sprintf("program %s is not attached to %s", hook.Program, p.Link))
 		}
 	}
