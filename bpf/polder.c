@@ -6,6 +6,7 @@
 #include "guard.h"
 #include "serve.h"
 #include "socket.h"
+#include "stale.h"
 
 // A pod may not speak the tunnel's protocol to a node: it would speak for the node it runs on.
 static __always_inline _Bool is_tunnel_injection(const struct packet *p)
