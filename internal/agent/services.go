@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/datapath"
@@ -237,26 +235,12 @@ func (a *Agent) closeSockets(kernel *netdev.Kernel) error {
 	pods, err := kernel.PodNamespaces()
 	errs = append(errs, err)
 	for _, p := range pods {
-		fd := int(p.Netns.Fd())
-		errs = append(errs, onThread(func() error {
-			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("enter network namespace of %s: %w", p.Link, err)
-			}
-			return a.datapath.CloseStaleSockets()
-		}))
+		if err := p.Visit(a.datapath.CloseStaleSockets); err != nil {
+			errs = append(errs, fmt.Errorf("in the pod behind %s: %w", p.Link, err))
+		}
 		p.Netns.Close()
 	}
 	return errors.Join(errs...)
-}
-
-// onThread runs f on a thread that ends with it, so that nobody else ever finds itself where f went.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		done <- f()
-	}()
-	return <-done
 }
 
 // sameNodes says whether what concerns nodes, pods and namespaces is one and the same in two snapshots: then only

@@ -19,6 +19,9 @@ type PodNamespace struct {
 	MTU       int // of the other end
 }
 
+// Visit runs fn on a thread in the namespace, for what only looks at the calling thread's.
+func (p PodNamespace) Visit(fn func() error) error { return visit(p.Netns, fn) }
+
 // PodNamespaces finds every network namespace that holds the other end of a veth of this one, from what the kernel
 // says alone, trusting no record. It finds those that a process runs in or that are mounted where runtimes do.
 func (k *Kernel) PodNamespaces() ([]PodNamespace, error) {
