@@ -163,8 +163,7 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, _Bool ipv6)
 	if (!t || (t->generation != f->generation && !find_member(f, &t->backend, 0))) {
 		switch (choose_for(ctx, f, cookie, addr_is_v4(&a), &b)) {
 		case REFUSE:
-			bpf_set_retval(-ERR_CONNREFUSED);
-			return DENY;
+			return deny_refused();
 		case DROP:
 			return ALLOW;
 		case CHOSEN:

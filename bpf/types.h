@@ -139,13 +139,11 @@ struct frontend_key {
 
 enum frontend_flags {
 	FRONTEND_ADDRESS = 1 << 0,	 // no port, just the address
-	FRONTEND_EXTERNAL = 1 << 1,	 // no cluster IP: clients from outside are welcome
 	FRONTEND_INSIDE_LOCAL = 1 << 2,	 // clients inside the cluster get backends of this node alone
 	FRONTEND_OUTSIDE_LOCAL = 1 << 3, // and so do clients outside
 	FRONTEND_INSIDE_DROP = 1 << 4,	 // there is no such backend here, but elsewhere: no answer
 	FRONTEND_OUTSIDE_DROP = 1 << 5,
 	FRONTEND_SOURCE_RANGES = 1 << 6, // clients must be in source_ranges
-	FRONTEND_MEMBERS = 1 << 7,	 // the backends are in `members`, too
 };
 
 // Which backends a client gets: slots first to first + count - 1 of the generation. None: refused.

@@ -135,13 +135,11 @@ type bpfFrontendFlags uint32
 
 const (
 	bpfFrontendFlagsFRONTEND_ADDRESS       bpfFrontendFlags = 1
-	bpfFrontendFlagsFRONTEND_EXTERNAL      bpfFrontendFlags = 2
 	bpfFrontendFlagsFRONTEND_INSIDE_LOCAL  bpfFrontendFlags = 4
 	bpfFrontendFlagsFRONTEND_OUTSIDE_LOCAL bpfFrontendFlags = 8
 	bpfFrontendFlagsFRONTEND_INSIDE_DROP   bpfFrontendFlags = 16
 	bpfFrontendFlagsFRONTEND_OUTSIDE_DROP  bpfFrontendFlags = 32
 	bpfFrontendFlagsFRONTEND_SOURCE_RANGES bpfFrontendFlags = 64
-	bpfFrontendFlagsFRONTEND_MEMBERS       bpfFrontendFlags = 128
 )
 
 type bpfFrontendKey struct {

@@ -70,11 +70,9 @@ func encodeRow(p *service.Port, kind service.Kind, generation uint64) bpfFronten
 	set(bpfFrontendFlagsFRONTEND_INSIDE_DROP, drop)
 	outside, drop := p.Choose(kind, true)
 	set(bpfFrontendFlagsFRONTEND_OUTSIDE_DROP, drop)
-	set(bpfFrontendFlagsFRONTEND_EXTERNAL, kind != service.ClusterIP)
 	set(bpfFrontendFlagsFRONTEND_INSIDE_LOCAL, kind == service.ClusterIP && p.InternalLocal)
 	set(bpfFrontendFlagsFRONTEND_OUTSIDE_LOCAL, kind == service.ClusterIP && p.InternalLocal || kind != service.ClusterIP && p.ExternalLocal)
 	set(bpfFrontendFlagsFRONTEND_SOURCE_RANGES, kind == service.LoadBalancer && len(p.SourceRanges) > 0)
-	set(bpfFrontendFlagsFRONTEND_MEMBERS, hasMembers(p))
 	if kind != service.ClusterIP && kind != service.HostPort {
 		row.Ring = uint32(ringSize(p))
 	}
