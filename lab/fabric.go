@@ -73,7 +73,7 @@ func buildFabric(fabric *os.File, r record) error {
 func addBridge(rack int, router bool) error {
 	noSnooping := false // ours floods: there is no querier
 	bridge := &netlink.Bridge{
-		LinkAttrs:         netlink.LinkAttrs{Name: bridgeName(rack), TxQLen: -1},
+		LinkAttrs:         netlink.LinkAttrs{Name: bridgeName(rack), TxQLen: -1, HardwareAddr: bridgeMAC(rack)},
 		MulticastSnooping: &noSnooping,
 	}
 	if err := netlink.LinkAdd(bridge); err != nil {
@@ -91,6 +91,12 @@ func addBridge(rack int, router bool) error {
 		}
 	}
 	return netlink.LinkSetUp(bridge)
+}
+
+// bridgeMAC is the address of a rack's router. A bridge that is given none takes the least of its ports', and so another
+// when a port comes; until all who know the old one ask again, what they send to the router is lost.
+func bridgeMAC(rack int) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 'r', 'a', 'c', 'k', byte(rack)}
 }
 
 // routeBetweenRacks makes the namespace forward packets from one node's address to another's, and none else: the main

@@ -186,14 +186,14 @@ func (r *Run) end() (Report, error) {
 	}
 	paths.Wait()
 	report := r.report(took)
-	r.close()
-	r.running.Wait()
 	var errs []error
-	for _, p := range r.places {
+	for _, p := range r.places { // before the sockets are closed: one with something unread is closed by a reset
 		after, err := readCounters(p)
 		errs = append(errs, err)
 		report.add(p.name, after.minus(p.before))
 	}
+	r.close()
+	r.running.Wait()
 	return report, errors.Join(errs...)
 }
 
