@@ -174,6 +174,79 @@ struct {
 	__uint(max_entries, 8192);
 } fragments SEC(".maps");
 
+// The class of an address that some policy's selector or block matches, 64-bit.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct addr);
+	__type(value, __u64);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} classes SEC(".maps");
+
+// The class of the addresses of a prefix that have none of their own.
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct class_key);
+	__type(value, __u64);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} blocks SEC(".maps");
+
+// The rows of rulesets. A ruleset is complete before an endpoint names it, and goes only after none has for a while.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct rule_key);
+	__type(value, struct rule);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} rules SEC(".maps");
+
+// Counts changes of what packets are judged by: recent verdicts of an earlier epoch are worth nothing.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} epoch SEC(".maps");
+
+// Flows with an isolated end here. Written by the programs, which never make room; the agent removes what has ended.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct tuple);
+	__type(value, struct judged);
+	__uint(max_entries, 524288);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} judged_flows SEC(".maps");
+
+// Those that have not yet had a packet each way and one more, as in opening.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct tuple);
+	__type(value, struct judged);
+	__uint(max_entries, 65536);
+} judged_opening SEC(".maps");
+
+// Verdicts of a moment ago, by a packet's hash. Written by the programs.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct recent);
+	__uint(max_entries, 4096);
+} recents SEC(".maps");
+
+// Packets that policies did not let pass: by pod and decision, and each as it happens. Written by the programs.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct denied_key);
+	__type(value, __u64);
+	__uint(max_entries, 16384);
+} denied SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 262144);
+} denials SEC(".maps");
+
 // Room to put a flow together: the programs' stack is small.
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -14,6 +14,14 @@ struct mac {
 	__u8 byte[6];
 };
 
+// One direction of a flow, as its packets arrive.
+struct tuple {
+	struct addr src, dst;
+	__be16 sport, dport;
+	__u8 proto;
+	__u8 unused[3];
+};
+
 // What became of a packet: an entry point's result and the index of its counter. The words are those of the
 // command line and of the metrics (outcome.go); the packet's walk in docs/datapath.md says when each happens.
 enum outcome {
@@ -45,6 +53,9 @@ enum outcome {
 	DROP_SOURCE_RANGE,
 	DROP_FLOWS_FULL,
 	DROP_FRAGMENT,
+	DROP_EGRESS_DENIED,  // by a policy of the sender
+	DROP_INGRESS_DENIED, // by a policy of the receiver
+	DROP_JUDGED_FULL,    // no room to remember a flow that has been judged
 
 	OUTCOMES,
 };
@@ -54,7 +65,79 @@ struct endpoint {
 	__u32 ifindex; // host side of the pod's link; 0: the node's own address
 	struct mac pod_mac;
 	struct mac host_mac;
-	__u32 shaped; // 1: queues on the link limit the pod, so both ways lead through the stack
+	__u32 shaped;	       // 1: queues on the link limit the pod, so both ways lead through the stack
+	__u32 late;	       // 1: it ran before it was isolated, so that it has flows which nobody has seen begin
+	__u64 ingress, egress; // rulesets; RULESET_OPEN: no policy isolates it that way
+};
+
+// Rulesets without rows.
+enum {
+	RULESET_OPEN = 0,
+	RULESET_CLOSED = 1, // nothing but to and from the node itself
+};
+
+// What a ruleset says about one class of peers and one protocol. Class 0: peers of no class, and all that have no row
+// of their own. Protocol 0: all that have no row of their own.
+struct rule_key {
+	__u64 ruleset;
+	__u64 class;
+	__u8 proto;
+	__u8 part; // a row of more spans than one value holds goes on in the next part
+	__u8 unused[6];
+};
+
+enum { SPANS = 6, DECISION_ALLOW = 1U << 31 };
+
+// Ports, host byte order, both ends included. The decision's other bits say who decided (policy.Decision).
+struct span {
+	__u16 first, last;
+	__u32 decision;
+};
+
+struct rule {
+	struct span spans[SPANS]; // sorted, and without gaps from the first to the last
+	__u32 count;
+	__u32 unused;
+};
+
+struct class_key {
+	__u32 prefixlen; // of addr: an IPv4 prefix counts 96 more
+	struct addr addr;
+};
+
+enum judged_flags {
+	JUDGED_ANSWERED = 1 << 0, // a packet has come back
+	JUDGED_CLOSING = 1 << 1,  // one of them was a FIN or RST
+};
+
+// A flow with an isolated end on this node, by the tuple of the packets of whoever opened it. Its answers pass.
+struct judged {
+	__u32 used; // ticks of the last packet, either way
+	enum judged_flags flags;
+};
+
+// A packet that was judged a moment ago: the same again needs no look-ups.
+struct recent {
+	struct tuple tuple;
+	__u32 epoch; // of the tables
+	__u32 ticks;
+	__u64 egress, ingress; // rulesets that it passed by
+};
+
+// What the agent is told of a packet that a policy let not pass.
+struct denial {
+	struct tuple tuple; // of an ICMP packet, the type is the source port, in network byte order
+	__u64 ruleset;	    // that denied it
+	__u32 decision;
+	__u32 ifindex; // of the pod's link
+	__u32 ingress; // 1: into the pod
+	__u32 unused;
+};
+
+struct denied_key {
+	__u64 ruleset;
+	__u32 decision;
+	__u32 ifindex;
 };
 
 enum remote_kind {
@@ -91,8 +174,9 @@ struct config {
 	__u8 ask_conntrack; // 1: others on this node translate, too: ask the kernel's table before a short way is taken
 	__u8 socket_udp;    // 1: sockets that are connected to a backend which is gone can be closed
 	__u8 others_pods;   // 1: another plugin connects pods, and only the stack knows their links
-	__u8 unused[2];
-	__u64 host_cookie;   // of the node's own network namespace
+	__u8 policies;	    // 1: packets of isolated pods are judged
+	__u8 blocks;	    // 1: there are classes of prefixes
+	__u64 host_cookie;  // of the node's own network namespace
 	struct addr node[2]; // the node's own address, IPv4 and IPv6; zero: it has none
 	struct prefix pod_cidr[2];
 	struct prefix service_cidr[2]; // of the cluster IPs, IPv4 and IPv6
@@ -224,14 +308,6 @@ struct translations {
 	struct translation of[8];
 	__u32 next;
 	__u32 unused;
-};
-
-// One direction of a flow, as its packets arrive.
-struct tuple {
-	struct addr src, dst;
-	__be16 sport, dport;
-	__u8 proto;
-	__u8 unused[3];
 };
 
 enum flow_flags {

@@ -153,7 +153,7 @@ func (n *Node) pod(p podRecord) *Pod {
 func (p *Pod) Cluster() cluster.Pod {
 	return cluster.Pod{
 		Namespace: podNamespace, Name: p.Name, UID: p.rec.UID, Node: p.Node, Addresses: p.Addresses,
-		Labels: p.rec.Labels,
+		Labels: cluster.MakeLabels(p.rec.Labels),
 	}
 }
 

@@ -33,6 +33,9 @@ type Local struct {
 	// Translators are others on this node that rewrite addresses in the kernel's conntrack.
 	Translators []Translator
 
+	// Blocks: policies of the pods here have blocks of addresses in force.
+	Blocks bool
+
 	// Tunnel is the index of the tunnel device, 0 while there is none.
 	Tunnel int
 }
@@ -93,6 +96,10 @@ type LocalPod struct {
 
 	// Shaped: somebody limits the pod's bandwidth by queues on its link, so its packets must pass through them.
 	Shaped bool
+
+	// Ingress and Egress are the rulesets that judge the pod's packets (policy.ID). Late: it ran before it was isolated.
+	Ingress, Egress uint64
+	Late            bool
 }
 
 // Holds are the addresses that no other pod may get.

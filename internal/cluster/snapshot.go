@@ -11,6 +11,13 @@ type Snapshot struct {
 	Pods       []Pod
 	Namespaces []Namespace
 
+	// What policies need, of the whole cluster; nil: there are none, or nobody asked the source for them. ClusterPolicies
+	// and AllNamespaces have names alone.
+	AllPods         *Map[Pod]
+	AllNamespaces   *Map[Namespace]
+	NetworkPolicies *Map[NetworkPolicy]
+	ClusterPolicies *Map[ClusterPolicy]
+
 	Services     *Services      // nil: there are none, or nobody asked the source for them
 	ServiceCIDRs []netip.Prefix // what cluster IPs are taken from, sorted; empty: not known
 
@@ -42,6 +49,7 @@ type Node struct {
 	// PodCIDRs are spec.podCIDRs: at most one prefix a family, masked.
 	PodCIDRs []netip.Prefix
 
+	Labels  Labels
 	Zone    string // label topology.kubernetes.io/zone
 	Leaving bool   // it is being deleted, or the cluster autoscaler is about to: no new traffic from load balancers
 }
@@ -74,13 +82,14 @@ type Pod struct {
 	Node            string
 	HostNetwork     bool
 	Addresses       []netip.Addr // status.podIPs
-	Labels          map[string]string
+	Labels          Labels
+	Ports           []PodPort // those with a name
 }
 
 // Namespace is what Polder reads of a Kubernetes Namespace.
 type Namespace struct {
 	Name        string
-	Labels      map[string]string
+	Labels      Labels
 	Terminating bool
 }
 

@@ -51,6 +51,12 @@ type bpfChoice struct {
 	Count uint32
 }
 
+type bpfClassKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Addr      bpfAddr
+}
+
 type bpfConfig struct {
 	_             structs.HostLayout
 	TunnelIfindex uint32
@@ -60,7 +66,8 @@ type bpfConfig struct {
 	AskConntrack  uint8
 	SocketUdp     uint8
 	OthersPods    uint8
-	Unused        [2]uint8
+	Policies      uint8
+	Blocks        uint8
 	HostCookie    uint64
 	Node          [2]bpfAddr
 	PodCidr       [2]bpfPrefix
@@ -73,12 +80,22 @@ type bpfCount struct {
 	Bytes   uint64
 }
 
+type bpfDeniedKey struct {
+	_        structs.HostLayout
+	Ruleset  uint64
+	Decision uint32
+	Ifindex  uint32
+}
+
 type bpfEndpoint struct {
 	_       structs.HostLayout
 	Ifindex uint32
 	PodMac  bpfMac
 	HostMac bpfMac
 	Shaped  uint32
+	Late    uint32
+	Ingress uint64
+	Egress  uint64
 }
 
 type bpfFlow struct {
@@ -166,6 +183,19 @@ type bpfHostportKey struct {
 	Unused uint8
 }
 
+type bpfJudged struct {
+	_     structs.HostLayout
+	Used  uint32
+	Flags bpfJudgedFlags
+}
+
+type bpfJudgedFlags uint32
+
+const (
+	bpfJudgedFlagsJUDGED_ANSWERED bpfJudgedFlags = 1
+	bpfJudgedFlagsJUDGED_CLOSING  bpfJudgedFlags = 2
+)
+
 type bpfMac struct {
 	_    structs.HostLayout
 	Byte [6]uint8
@@ -220,13 +250,25 @@ const (
 	bpfOutcomeDROP_SOURCE_RANGE         bpfOutcome = 23
 	bpfOutcomeDROP_FLOWS_FULL           bpfOutcome = 24
 	bpfOutcomeDROP_FRAGMENT             bpfOutcome = 25
-	bpfOutcomeOUTCOMES                  bpfOutcome = 26
+	bpfOutcomeDROP_EGRESS_DENIED        bpfOutcome = 26
+	bpfOutcomeDROP_INGRESS_DENIED       bpfOutcome = 27
+	bpfOutcomeDROP_JUDGED_FULL          bpfOutcome = 28
+	bpfOutcomeOUTCOMES                  bpfOutcome = 29
 )
 
 type bpfPrefix struct {
 	_    structs.HostLayout
 	Addr bpfAddr
 	Mask bpfAddr
+}
+
+type bpfRecent struct {
+	_       structs.HostLayout
+	Tuple   bpfTuple
+	Epoch   uint32
+	Ticks   uint32
+	Egress  uint64
+	Ingress uint64
 }
 
 type bpfRemote struct {
@@ -260,12 +302,35 @@ type bpfReservation struct {
 	Ifname    [16]uint8
 }
 
+type bpfRule struct {
+	_      structs.HostLayout
+	Spans  [6]bpfSpan
+	Count  uint32
+	Unused uint32
+}
+
+type bpfRuleKey struct {
+	_       structs.HostLayout
+	Ruleset uint64
+	Class   uint64
+	Proto   uint8
+	Part    uint8
+	Unused  [6]uint8
+}
+
 type bpfSourceRangeKey struct {
 	_         structs.HostLayout
 	Prefixlen uint32
 	Unused    uint32
 	Owner     uint64
 	Addr      bpfAddr
+}
+
+type bpfSpan struct {
+	_        structs.HostLayout
+	First    uint16
+	Last     uint16
+	Decision uint32
 }
 
 type bpfTranslation struct {
@@ -310,21 +375,30 @@ type bpfWork struct {
 const (
 	bpfMapAffinities    = "affinities"
 	bpfMapBackends      = "backends"
+	bpfMapBlocks        = "blocks"
+	bpfMapClasses       = "classes"
 	bpfMapConfiguration = "configuration"
 	bpfMapConnected     = "connected"
 	bpfMapCounts        = "counts"
 	bpfMapDatagrams     = "datagrams"
+	bpfMapDenials       = "denials"
+	bpfMapDenied        = "denied"
 	bpfMapEndpoints     = "endpoints"
+	bpfMapEpoch         = "epoch"
 	bpfMapFlows         = "flows"
 	bpfMapFragments     = "fragments"
 	bpfMapFrontends     = "frontends"
 	bpfMapHostports     = "hostports"
+	bpfMapJudgedFlows   = "judged_flows"
+	bpfMapJudgedOpening = "judged_opening"
 	bpfMapMarks         = "marks"
 	bpfMapMembers       = "members"
 	bpfMapOpening       = "opening"
+	bpfMapRecents       = "recents"
 	bpfMapRemotes       = "remotes"
 	bpfMapReserved      = "reserved"
 	bpfMapRings         = "rings"
+	bpfMapRules         = "rules"
 	bpfMapSourceRanges  = "source_ranges"
 	bpfMapWork          = "work"
 	bpfProgBind4        = "bind4"
@@ -415,21 +489,30 @@ type bpfProgramSpecs struct {
 type bpfMapSpecs struct {
 	Affinities    *ebpf.MapSpec `ebpf:"affinities"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	Blocks        *ebpf.MapSpec `ebpf:"blocks"`
+	Classes       *ebpf.MapSpec `ebpf:"classes"`
 	Configuration *ebpf.MapSpec `ebpf:"configuration"`
 	Connected     *ebpf.MapSpec `ebpf:"connected"`
 	Counts        *ebpf.MapSpec `ebpf:"counts"`
 	Datagrams     *ebpf.MapSpec `ebpf:"datagrams"`
+	Denials       *ebpf.MapSpec `ebpf:"denials"`
+	Denied        *ebpf.MapSpec `ebpf:"denied"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Epoch         *ebpf.MapSpec `ebpf:"epoch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	Hostports     *ebpf.MapSpec `ebpf:"hostports"`
+	JudgedFlows   *ebpf.MapSpec `ebpf:"judged_flows"`
+	JudgedOpening *ebpf.MapSpec `ebpf:"judged_opening"`
 	Marks         *ebpf.MapSpec `ebpf:"marks"`
 	Members       *ebpf.MapSpec `ebpf:"members"`
 	Opening       *ebpf.MapSpec `ebpf:"opening"`
+	Recents       *ebpf.MapSpec `ebpf:"recents"`
 	Remotes       *ebpf.MapSpec `ebpf:"remotes"`
 	Reserved      *ebpf.MapSpec `ebpf:"reserved"`
 	Rings         *ebpf.MapSpec `ebpf:"rings"`
+	Rules         *ebpf.MapSpec `ebpf:"rules"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	Work          *ebpf.MapSpec `ebpf:"work"`
 }
@@ -462,21 +545,30 @@ func (o *bpfObjects) Close() error {
 type bpfMaps struct {
 	Affinities    *ebpf.Map `ebpf:"affinities"`
 	Backends      *ebpf.Map `ebpf:"backends"`
+	Blocks        *ebpf.Map `ebpf:"blocks"`
+	Classes       *ebpf.Map `ebpf:"classes"`
 	Configuration *ebpf.Map `ebpf:"configuration"`
 	Connected     *ebpf.Map `ebpf:"connected"`
 	Counts        *ebpf.Map `ebpf:"counts"`
 	Datagrams     *ebpf.Map `ebpf:"datagrams"`
+	Denials       *ebpf.Map `ebpf:"denials"`
+	Denied        *ebpf.Map `ebpf:"denied"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Epoch         *ebpf.Map `ebpf:"epoch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	Hostports     *ebpf.Map `ebpf:"hostports"`
+	JudgedFlows   *ebpf.Map `ebpf:"judged_flows"`
+	JudgedOpening *ebpf.Map `ebpf:"judged_opening"`
 	Marks         *ebpf.Map `ebpf:"marks"`
 	Members       *ebpf.Map `ebpf:"members"`
 	Opening       *ebpf.Map `ebpf:"opening"`
+	Recents       *ebpf.Map `ebpf:"recents"`
 	Remotes       *ebpf.Map `ebpf:"remotes"`
 	Reserved      *ebpf.Map `ebpf:"reserved"`
 	Rings         *ebpf.Map `ebpf:"rings"`
+	Rules         *ebpf.Map `ebpf:"rules"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	Work          *ebpf.Map `ebpf:"work"`
 }
@@ -485,21 +577,30 @@ func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Affinities,
 		m.Backends,
+		m.Blocks,
+		m.Classes,
 		m.Configuration,
 		m.Connected,
 		m.Counts,
 		m.Datagrams,
+		m.Denials,
+		m.Denied,
 		m.Endpoints,
+		m.Epoch,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
 		m.Hostports,
+		m.JudgedFlows,
+		m.JudgedOpening,
 		m.Marks,
 		m.Members,
 		m.Opening,
+		m.Recents,
 		m.Remotes,
 		m.Reserved,
 		m.Rings,
+		m.Rules,
 		m.SourceRanges,
 		m.Work,
 	)

@@ -195,14 +195,14 @@ func decodeRemote(e bpfRemote) route.Remote {
 
 func encodeEndpoint(e route.Endpoint) bpfEndpoint {
 	b := bpfEndpoint{Ifindex: uint32(e.Index), PodMac: bpfMac{Byte: e.PodMAC}, HostMac: bpfMac{Byte: e.HostMAC}}
-	if e.Shaped {
-		b.Shaped = 1
-	}
+	b.Shaped, b.Late = uint32(flag(e.Shaped)), uint32(flag(e.Late))
+	b.Ingress, b.Egress = e.Ingress, e.Egress
 	return b
 }
 
 func decodeEndpoint(e bpfEndpoint) route.Endpoint {
-	return route.Endpoint{Index: int(e.Ifindex), PodMAC: e.PodMac.Byte, HostMAC: e.HostMac.Byte, Shaped: e.Shaped == 1}
+	return route.Endpoint{Index: int(e.Ifindex), PodMAC: e.PodMac.Byte, HostMAC: e.HostMac.Byte, Shaped: e.Shaped == 1,
+		Ingress: e.Ingress, Egress: e.Egress, Late: e.Late == 1}
 }
 
 func encodeConfig(c desired.Config) bpfConfig {
@@ -210,7 +210,7 @@ func encodeConfig(c desired.Config) bpfConfig {
 	var port [2]byte
 	binary.BigEndian.PutUint16(port[:], route.TunnelPort)
 	e.TunnelPort = binary.NativeEndian.Uint16(port[:])
-	e.OthersPods = flag(c.OthersPods)
+	e.OthersPods, e.Policies, e.Blocks = flag(c.OthersPods), flag(c.Policies), flag(c.Blocks)
 	e.Services, e.AskConntrack, e.SocketUdp = flag(c.Services), flag(c.AskConntrack), flag(c.SocketUDP)
 	e.HostCookie, e.Node = c.HostCookie, [2]bpfAddr{encodeAddr(c.Node4), encodeAddr(c.Node6)}
 	for i, p := range []netip.Prefix{c.PodCIDR4, c.PodCIDR6} {

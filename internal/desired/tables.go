@@ -35,6 +35,8 @@ type Config struct {
 	PodCIDR4 netip.Prefix
 	PodCIDR6 netip.Prefix
 
+	Policies     bool   // packets of isolated pods are judged
+	Blocks       bool   // there are classes of prefixes
 	Services     bool   // frontends are served
 	OthersPods   bool   // another CNI plugin connects pods: only the stack knows their links
 	AskConntrack bool   // others on this node translate, too

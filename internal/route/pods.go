@@ -17,7 +17,8 @@ type PodRows struct {
 func CompilePod(self cluster.Node, p cluster.LocalPod) PodRows {
 	rows := PodRows{map[netip.Addr]Endpoint{}, map[RouteKey]Route{}, map[NeighbourKey]cluster.MAC{}}
 	for _, a := range p.Addresses {
-		rows.Endpoints[a] = Endpoint{Index: p.Index, PodMAC: p.PodMAC, HostMAC: p.HostMAC, Shaped: p.Shaped}
+		rows.Endpoints[a] = Endpoint{Index: p.Index, PodMAC: p.PodMAC, HostMAC: p.HostMAC, Shaped: p.Shaped,
+			Ingress: p.Ingress, Egress: p.Egress, Late: p.Late}
 		rows.Routes[RouteKey{0, netip.PrefixFrom(a, a.BitLen())}] = Route{Link: p.Link, Src: self.Address(a.Is4())}
 		rows.Neighbours[NeighbourKey{p.Link, a}] = p.PodMAC
 	}

@@ -16,6 +16,11 @@ type Endpoint struct {
 
 	// Shaped: the pod's packets must pass through the queues of its link, so both ways lead through the stack.
 	Shaped bool
+
+	// The rulesets of the pod (policy.ID): 0: everything passes. Late: it ran before it was isolated, so that it has
+	// flows which nobody has seen begin.
+	Ingress, Egress uint64
+	Late            bool
 }
 
 // Kind is how packets get to a remote prefix.

@@ -71,7 +71,7 @@ func readPod(p *corev1.Pod) (cluster.Pod, []string) {
 		UID:         string(p.UID),
 		Node:        p.Spec.NodeName,
 		HostNetwork: p.Spec.HostNetwork,
-		Labels:      nonEmpty(p.Labels),
+		Labels:      cluster.MakeLabels(p.Labels),
 	}
 	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 		return pod, nil
@@ -95,17 +95,9 @@ func readPod(p *corev1.Pod) (cluster.Pod, []string) {
 func readNamespace(n *corev1.Namespace) cluster.Namespace {
 	return cluster.Namespace{
 		Name:        n.Name,
-		Labels:      nonEmpty(n.Labels),
+		Labels:      cluster.MakeLabels(n.Labels),
 		Terminating: n.DeletionTimestamp != nil || n.Status.Phase == corev1.NamespaceTerminating,
 	}
-}
-
-// nonEmpty makes nil and empty the same, so that they compare equal.
-func nonEmpty(m map[string]string) map[string]string {
-	if len(m) == 0 {
-		return nil
-	}
-	return m
 }
 
 // parseAddress reads an address that whoever it is of can have. It is strict where older parsers are not, since two
