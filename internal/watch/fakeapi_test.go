@@ -78,12 +78,14 @@ func fakeAPIOn(t *testing.T, listen func(http.Handler) *httptest.Server) *fakeAP
 }
 
 // source returns a source of nodes and pods that reads from the fake, with short pauses between attempts.
-func (f *fakeAPI) source(t *testing.T, node string) *KubeSource { return f.sourceOf(t, node, false) }
+func (f *fakeAPI) source(t *testing.T, node string) *KubeSource {
+	return f.sourceOf(t, node, false, false)
+}
 
-func (f *fakeAPI) sourceOf(t *testing.T, node string, services bool) *KubeSource {
+func (f *fakeAPI) sourceOf(t *testing.T, node string, services, policies bool) *KubeSource {
 	t.Helper()
 	cfg := &rest.Config{Host: f.URL, UserAgent: "test"}
-	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), logTo(t)), node, services, logTo(t))
+	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), logTo(t)), node, services, policies, logTo(t))
 	must(t, err)
 	k.retry = wait.Backoff{Duration: time.Millisecond, Factor: 1.1, Steps: 10, Cap: 10 * time.Millisecond}
 	k.absent = 10 * time.Millisecond
@@ -285,10 +287,10 @@ func (f *fakeAPI) event(w io.Writer, kind string, obj runtime.Object) {
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // unheard returns a source that asks nobody.
-func unheard(t testing.TB, services bool) *KubeSource {
+func unheard(t testing.TB, services, policies bool) *KubeSource {
 	t.Helper()
 	cfg := &rest.Config{Host: "http://127.0.0.1:0"}
-	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), quiet()), "me", services, quiet())
+	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), quiet()), "me", services, policies, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
