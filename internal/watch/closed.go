@@ -30,8 +30,12 @@ func isAside(err error) bool {
 // pen in its name, "form", must not make a rule that says whom it is for one for everybody. Whom it is about counts if
 // that can be read, and is all that it may be about if not.
 func closePolicy(m *manifest, h header, namespace string, data []byte) {
-	var o struct{ Spec map[string]json.RawMessage }
+	var o struct{ Metadata, Spec map[string]json.RawMessage }
 	_ = json.Unmarshal(data, &o)
+	var text string
+	if in, ok := o.Metadata["namespace"]; ok && !decode(in, &text) {
+		return // it would isolate pods of another one
+	}
 	switch h.Kind {
 	case "NetworkPolicy":
 		m.value = closedPolicy(cluster.Name{Namespace: namespace, Name: h.Metadata.Name}, o.Spec)
