@@ -22,13 +22,21 @@ type clusterRule struct {
 // askCluster asks the policies of a tier that have rules for the subject in this direction: by priority, then name.
 func (s side) askCluster(tier v1alpha2.Tier) (all []Asked) {
 	for _, cnp := range s.ClusterPolicies {
-		rules := s.clusterRules(cnp)
-		if cnp.Spec.Tier != tier || len(rules) == 0 || !s.isSubject(cnp.Spec.Subject) {
+		rules, at, priority := s.clusterRules(cnp), cnp.Spec.Tier, cnp.Spec.Priority
+		sound := isSound(cnp)
+		if !isTier(at) {
+			at, priority = v1alpha2.AdminTier, 0
+		}
+		if priority < 0 || priority > 1000 {
+			priority = 0
+		}
+		if at != tier || len(rules) == 0 || !s.isSubject(cnp.Spec.Subject) {
 			continue
 		}
-		a := Asked{Policy: Policy{"ClusterNetworkPolicy", "", cnp.Name}, Tier: Tier(tier), Priority: cnp.Spec.Priority, Rule: -1}
+		a := Asked{Policy: Policy{"ClusterNetworkPolicy", "", cnp.Name}, Tier: Tier(tier), Priority: priority, Rule: -1}
 		for i, rule := range rules {
-			if action, matches := s.ask(rule); matches {
+			action, matches := s.ask(rule)
+			if matches && (sound || action == v1alpha2.ClusterNetworkPolicyRuleActionDeny) {
 				a.Rule, a.RuleName, a.Action = i, rule.name, string(action)
 				break
 			}
@@ -58,55 +66,40 @@ func (s side) clusterRules(cnp *v1alpha2.ClusterNetworkPolicy) (rules []clusterR
 	return rules
 }
 
+// isSubject takes a selector that cannot be read for one that selects everything.
 func (s side) isSubject(subject v1alpha2.ClusterNetworkPolicySubject) bool {
-	switch {
-	case subject.Namespaces != nil:
-		return selects(subject.Namespaces, s.namespaceLabels(s.subject.Namespace))
-	case subject.Pods != nil:
-		return s.areAmong(subject.Pods, s.subject)
+	is := func(selector *metav1.LabelSelector, set map[string]string) bool {
+		return isUnreadable(selector) || selects(selector, set)
 	}
-	return false
+	namespace := s.namespaceLabels(s.subject.Namespace)
+	switch {
+	case (subject.Namespaces == nil) == (subject.Pods == nil):
+		return true
+	case subject.Namespaces != nil:
+		return is(subject.Namespaces, namespace)
+	}
+	return is(&subject.Pods.NamespaceSelector, namespace) && is(&subject.Pods.PodSelector, s.subject.Labels)
 }
 
 func (s side) areAmong(pods *v1alpha2.NamespacedPod, pod *corev1.Pod) bool {
 	return selects(&pods.NamespaceSelector, s.namespaceLabels(pod.Namespace)) && selects(&pods.PodSelector, pod.Labels)
 }
 
-// ask says what a rule does with the packet, and whether it matches. One that says something that is not understood
-// fails closed: it accepts nothing, or denies everything.
+// ask says what a rule does with the packet, and whether it matches.
 func (s side) ask(rule clusterRule) (action v1alpha2.ClusterNetworkPolicyRuleAction, matches bool) {
-	if !slices.ContainsFunc(rule.peers, isUnknownPeer) && !slices.ContainsFunc(rule.protocols, isUnknownProtocol) && isAction(rule.action) {
-		return rule.action, slices.ContainsFunc(rule.peers, s.isPeer) &&
-			(len(rule.protocols) == 0 || slices.ContainsFunc(rule.protocols, s.hasProtocol))
-	}
-	return v1alpha2.ClusterNetworkPolicyRuleActionDeny, rule.action != v1alpha2.ClusterNetworkPolicyRuleActionAccept
-}
-
-func isAction(a v1alpha2.ClusterNetworkPolicyRuleAction) bool {
-	return slices.Contains([]v1alpha2.ClusterNetworkPolicyRuleAction{v1alpha2.ClusterNetworkPolicyRuleActionAccept,
-		v1alpha2.ClusterNetworkPolicyRuleActionDeny, v1alpha2.ClusterNetworkPolicyRuleActionPass}, a)
-}
-
-// isUnknownPeer: domain names are as unknown as what a later version of the API brings.
-func isUnknownPeer(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool {
-	unreadable := func(sel *metav1.LabelSelector) bool {
-		_, err := metav1.LabelSelectorAsSelector(sel)
-		return err != nil
-	}
+	deny := v1alpha2.ClusterNetworkPolicyRuleActionDeny
 	switch {
-	case len(p.DomainNames) > 0:
-		return true
-	case p.Namespaces != nil:
-		return unreadable(p.Namespaces)
-	case p.Pods != nil:
-		return unreadable(&p.Pods.NamespaceSelector) || unreadable(&p.Pods.PodSelector)
-	case p.Nodes != nil:
-		return unreadable(p.Nodes)
+	case !isAction(rule.action):
+		return deny, true
+	case rule.action != v1alpha2.ClusterNetworkPolicyRuleActionAccept && rule.isMalformed():
+		return deny, true
+	case rule.isUnknown():
+		return rule.action, false
 	}
-	return len(p.Networks) == 0 || slices.ContainsFunc(p.Networks, func(c v1alpha2.CIDR) bool {
-		_, err := netip.ParsePrefix(string(c))
-		return err != nil
-	})
+	return rule.action, slices.ContainsFunc(rule.peers, s.isPeer) &&
+		(rule.protocols == nil || slices.ContainsFunc(rule.protocols, func(p v1alpha2.ClusterNetworkPolicyProtocol) bool {
+			return !rule.isMalformedProtocol(p) && s.hasProtocol(p)
+		}))
 }
 
 func (s side) isPeer(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool {
@@ -127,10 +120,6 @@ func (s side) isPeer(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool {
 	})
 }
 
-func isUnknownProtocol(p v1alpha2.ClusterNetworkPolicyProtocol) bool {
-	return p.TCP == nil && p.UDP == nil && p.SCTP == nil && p.DestinationNamedPort == ""
-}
-
 func (s side) hasProtocol(p v1alpha2.ClusterNetworkPolicyProtocol) bool {
 	switch {
 	case p.TCP != nil:
@@ -144,15 +133,9 @@ func (s side) hasProtocol(p v1alpha2.ClusterNetworkPolicyProtocol) bool {
 }
 
 func (s side) hasPort(protocol corev1.Protocol, port *v1alpha2.Port) bool {
-	if number(protocol) != s.packet.Protocol {
-		return false
+	at := int32(s.packet.Port)
+	if port.Range != nil {
+		return s.is(protocol) && port.Range.Start <= at && at <= port.Range.End
 	}
-	switch at := int32(s.packet.Port); {
-	case port == nil:
-		return true
-	case port.Range != nil:
-		return port.Range.Start <= at && at <= port.Range.End
-	default:
-		return port.Number == at
-	}
+	return s.is(protocol) && port.Number == at
 }

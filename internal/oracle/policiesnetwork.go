@@ -15,10 +15,14 @@ import (
 // askNetworkPolicies asks those that isolate the subject in this direction, by name.
 func (s side) askNetworkPolicies() (all []Asked) {
 	for _, np := range s.NetworkPolicies {
-		if np.Namespace != s.subject.Namespace || !selects(&np.Spec.PodSelector, s.subject.Labels) || !isolates(np, s.egress) {
+		unreadable := isUnreadable(&np.Spec.PodSelector) // whomever it is about: it isolates all, and allows nothing
+		if np.Namespace != s.subject.Namespace || !unreadable && !selects(&np.Spec.PodSelector, s.subject.Labels) || !isolates(np, s.egress) {
 			continue
 		}
-		a := Asked{Policy: Policy{"NetworkPolicy", np.Namespace, np.Name}, Tier: NetworkPolicyTier, Rule: s.firstRule(np)}
+		a := Asked{Policy: Policy{"NetworkPolicy", np.Namespace, np.Name}, Tier: NetworkPolicyTier, Rule: -1}
+		if !unreadable {
+			a.Rule = s.firstRule(np)
+		}
 		if a.Rule >= 0 {
 			a.Action = "Accept"
 		}
@@ -28,12 +32,17 @@ func (s side) askNetworkPolicies() (all []Asked) {
 	return all
 }
 
-// isolates knows the default of policyTypes: ingress always, egress if there are rules for it.
+// isolates knows the default of policyTypes: ingress always, egress if there are rules for it. A type that nobody knows
+// may be either.
 func isolates(np *networkingv1.NetworkPolicy, egress bool) bool {
 	types := np.Spec.PolicyTypes
 	switch {
 	case len(types) == 0:
 		return !egress || len(np.Spec.Egress) > 0
+	case slices.ContainsFunc(types, func(t networkingv1.PolicyType) bool {
+		return t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress
+	}):
+		return true
 	case egress:
 		return slices.Contains(types, networkingv1.PolicyTypeEgress)
 	}
@@ -75,7 +84,9 @@ func inBlock(a netip.Addr, block *networkingv1.IPBlock) bool {
 		return false
 	}
 	for _, text := range block.Except {
-		if except, err := netip.ParsePrefix(text); err != nil || except.Contains(a) {
+		except, err := netip.ParsePrefix(text)
+		within := err == nil && cidr.Contains(except.Addr()) && except.Bits() >= cidr.Bits()
+		if !within || except.Contains(a) {
 			return false
 		}
 	}
@@ -88,7 +99,7 @@ func (s side) hasPortOf(ports []networkingv1.NetworkPolicyPort) bool {
 		if p.Protocol != nil {
 			protocol = *p.Protocol
 		}
-		if number(protocol) != s.packet.Protocol {
+		if !s.is(protocol) {
 			return false
 		}
 		switch port := int32(s.packet.Port); {
@@ -97,9 +108,9 @@ func (s side) hasPortOf(ports []networkingv1.NetworkPolicyPort) bool {
 		case p.Port.Type == intstr.String:
 			return p.EndPort == nil && s.isNamed(p.Port.StrVal)
 		case p.EndPort == nil:
-			return p.Port.IntVal == port
+			return isPort(p.Port.IntVal) && p.Port.IntVal == port
 		default:
-			return p.Port.IntVal <= port && port <= *p.EndPort
+			return isPort(p.Port.IntVal) && isPort(*p.EndPort) && p.Port.IntVal <= port && port <= *p.EndPort
 		}
 	})
 }
@@ -112,7 +123,7 @@ func (s side) isNamed(name string) bool {
 		if protocol == "" {
 			protocol = corev1.ProtocolTCP
 		}
-		return p.Name == name && number(protocol) == s.packet.Protocol && p.ContainerPort == int32(s.packet.Port)
+		return p.Name == name && s.is(protocol) && p.ContainerPort == int32(s.packet.Port)
 	})
 }
 
@@ -128,6 +139,10 @@ func PodPorts(pod *corev1.Pod) (all []corev1.ContainerPort) {
 	}
 	return all
 }
+
+func isPort(n int32) bool { return n >= 1 && n <= 65535 }
+
+func (s side) is(p corev1.Protocol) bool { return number(p) != 0 && number(p) == s.packet.Protocol }
 
 // number is a protocol's in an IP header; 0 of one that policies do not know.
 func number(p corev1.Protocol) uint8 {
@@ -146,6 +161,11 @@ func number(p corev1.Protocol) uint8 {
 func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 	sel, err := metav1.LabelSelectorAsSelector(selector)
 	return err == nil && sel.Matches(labels.Set(set))
+}
+
+func isUnreadable(selector *metav1.LabelSelector) bool {
+	_, err := metav1.LabelSelectorAsSelector(selector)
+	return err != nil
 }
 
 // namespaceLabels have the namespace's name, which the API server puts there.
