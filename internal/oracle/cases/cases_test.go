@@ -60,7 +60,7 @@ func TestDecisionsNameWhatThereIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, word := range strings.FieldsFunc(string(data), func(r rune) bool { return strings.ContainsRune("` ,|()\n", r) }) {
-		if strings.HasSuffix(word, ".txtar") {
+		if strings.HasSuffix(word, ".txtar") && word != ".txtar" {
 			if _, err := os.Stat(filepath.Join(corpus, word)); err != nil {
 				t.Error(err)
 			}
