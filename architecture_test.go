@@ -75,7 +75,7 @@ func dependencies() []dependency {
 		{"k8s.io/client-go", []string{"internal/watch", "internal/podexec", "lab", "e2e"}, "the API's machinery stays behind the Snapshot"},
 		{"k8s.io/api", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
 		{"k8s.io/apimachinery", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
-		{"sigs.k8s.io/network-policy-api", []string{"internal/watch", "internal/oracle", "cmd/polder", "lab", "e2e"}, "ClusterNetworkPolicy's types; as k8s.io/api, none of the core but the oracle needs them"},
+		{"sigs.k8s.io/network-policy-api", []string{"internal/watch", "internal/oracle", "cmd/polder", "lab", "e2e"}, "policies are read in one place; the oracle judges what was written, and the others write it"},
 		{"k8s.io/streaming", []string{"internal/podexec"}, "what client-go upgrades connections with"},
 		{"sigs.k8s.io/yaml", []string{"internal/watch", "internal/oracle/cases", "lab", "bench", "e2e"}, "manifests are read in one place; the others write them"},
 		{"github.com/go-logr/logr", []string{"internal/watch", "internal/podexec"}, "client-go's words for a log; ours is log/slog"},
