@@ -22,7 +22,7 @@ func TestCyclonusCasesHaveTheirTables(t *testing.T) {
 	for _, c := range all {
 		for i, o := range c.States {
 			allowed := [6]int{}
-			for n, p := range cases.Table(o) {
+			for n, p := range cases.Tried(o) {
 				asked++
 				if o.Judge(p).Allowed {
 					allowed[n%6]++

@@ -178,8 +178,8 @@ func cyclonusPod(full string, labels map[string]string) *corev1.Pod {
 	return pod
 }
 
-// Table lists the connections that cyclonus tries: between all pods, to ports 80 and 81 of three protocols.
-func Table(o *oracle.Objects) (all []oracle.Packet) {
+// Tried lists the connections that cyclonus tries: between all pods, to ports 80 and 81 of three protocols.
+func Tried(o *oracle.Objects) (all []oracle.Packet) {
 	for _, from := range o.Pods {
 		for _, to := range o.Pods {
 			for _, protocol := range []uint8{6, 17, 132} {

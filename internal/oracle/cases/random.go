@@ -45,7 +45,7 @@ func (d *Dice) Cluster() *oracle.Objects {
 	})
 	o.Pods = many(d, 3, 9, func(i int) *corev1.Pod { return d.pod(o, i) })
 	o.NetworkPolicies = d.networkPolicies(o)
-	if d.one(2) {
+	if !d.one(3) {
 		o.ClusterPolicies = d.clusterPolicies(o)
 	}
 	return o
@@ -112,7 +112,7 @@ func (d *Dice) port() uint16 { return pick[uint16](d, 1, 2, 79, 80, 81, 443, 808
 // Packet makes a packet between addresses that mean something: of pods, nodes, at the borders of blocks, and outside.
 func (d *Dice) Packet(o *oracle.Objects) oracle.Packet {
 	p := oracle.Packet{Src: d.address(o), Port: d.port() + pick[uint16](d, 0, 0, 1)}
-	for p.Dst = d.address(o); p.Dst.Is4() != p.Src.Is4(); {
+	for p.Dst = d.address(o); p.Dst.Is4() != p.Src.Is4() || p.Dst == p.Src && !d.one(5); {
 		p.Dst = d.address(o)
 	}
 	p.Protocol = pick[uint8](d, 6, 6, 6, 17, 132, 1, 47)

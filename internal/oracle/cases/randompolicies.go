@@ -13,7 +13,7 @@ import (
 )
 
 func (d *Dice) networkPolicies(o *oracle.Objects) []*networkingv1.NetworkPolicy {
-	return many(d, 0, 5, func(i int) *networkingv1.NetworkPolicy {
+	return many(d, 1, 8, func(i int) *networkingv1.NetworkPolicy {
 		np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: pick(d, o.Namespaces...).Name, Name: fmt.Sprint("np-", i)}}
 		np.Spec.PodSelector = *d.selector()
 		np.Spec.PolicyTypes = pick(d, nil, []networkingv1.PolicyType{"Ingress"}, []networkingv1.PolicyType{"Egress"}, []networkingv1.PolicyType{"Ingress", "Egress"})
@@ -31,6 +31,9 @@ func (d *Dice) selector() *metav1.LabelSelector {
 	key := pick(d, "a", "b")
 	switch d.IntN(5) {
 	case 0:
+		if d.one(40) { // what an API server would refuse
+			return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key, Operator: "Maybe"}}}
+		}
 		return &metav1.LabelSelector{}
 	case 1:
 		op := pick(d, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist)
@@ -116,13 +119,21 @@ func (d *Dice) ports() []networkingv1.NetworkPolicyPort {
 }
 
 func (d *Dice) clusterPolicies(o *oracle.Objects) []*v1alpha2.ClusterNetworkPolicy {
-	return many(d, 1, 5, func(i int) *v1alpha2.ClusterNetworkPolicy {
+	return many(d, 1, 7, func(i int) *v1alpha2.ClusterNetworkPolicy {
 		cnp := &v1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("cnp-", i)}}
 		cnp.Spec.Tier = pick(d, v1alpha2.AdminTier, v1alpha2.BaselineTier)
 		cnp.Spec.Priority = int32(d.IntN(4))
-		if d.one(2) {
+		switch d.IntN(100) { // what an API server would refuse
+		case 0:
+			cnp.Spec.Tier = "Sometime"
+		case 1:
+			cnp.Spec.Priority = 1001
+		}
+		switch {
+		case d.one(50):
+		case d.one(2):
 			cnp.Spec.Subject.Namespaces = d.namespaces()
-		} else {
+		default:
 			cnp.Spec.Subject.Pods = &v1alpha2.NamespacedPod{NamespaceSelector: *d.namespaces(), PodSelector: *d.selector()}
 		}
 		cnp.Spec.Ingress = many(d, 0, 3, func(i int) v1alpha2.ClusterNetworkPolicyIngressRule {

@@ -1,0 +1,117 @@
+package cases_test
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/polder-net/polder/internal/oracle"
+	"github.com/polder-net/polder/internal/oracle/cases"
+	"github.com/polder-net/polder/internal/policy"
+)
+
+var (
+	packets  = flag.Int("cases", 20_000, "how many random packets model and oracle judge")
+	seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
+)
+
+// packetsOfOne is how many packets a random cluster is asked about.
+const packetsOfOne = 50
+
+// differ says what is different between the oracle's answer and the model's: the verdict, or who decided.
+func differ(o *oracle.Objects, m *cases.Model, p oracle.Packet) string {
+	want := o.Judge(p)
+	allowed, egress, ingress := m.Judge(p)
+	if allowed != want.Allowed || !isSame(want.Egress, egress) || !isSame(want.Ingress, ingress) {
+		return "oracle: " + want.String() + "\nmodel:  " + text(allowed, egress, ingress)
+	}
+	return ""
+}
+
+func text(allowed bool, egress, ingress *policy.Decider) string {
+	out := map[bool]string{true: "allowed", false: "denied"}[allowed]
+	for name, d := range map[string]*policy.Decider{"egress": egress, "ingress": ingress} {
+		if d != nil {
+			out += ", " + name + " by " + filepath.Join(d.Objects...) + " " + d.Name
+		}
+	}
+	return out
+}
+
+// isSame compares who decided. Where nothing is looked up, that is nobody, and so it is by default.
+func isSame(j *oracle.Judgement, d *policy.Decider) bool {
+	if j == nil || d == nil {
+		return d == nil && (j == nil || j.Allowed && j.Reason != oracle.ByRule && j.Reason != oracle.Isolated)
+	}
+	var by []string
+	for _, p := range j.By {
+		by = append(by, p.String())
+	}
+	return slices.Equal(by, d.Objects) && j.Rule == d.Rule && j.RuleName == d.Name
+}
+
+func TestTheModelAnswersEveryScenarioAsTheOracleDoes(t *testing.T) {
+	for _, s := range scenarios(t) {
+		m := cases.NewModel(s.Objects)
+		for _, c := range s.Connections {
+			if diff := differ(s.Objects, m, c.Packet); diff != "" {
+				t.Errorf("%s: %s\n%s", filepath.Base(s.Path), c.Text, diff)
+			}
+		}
+	}
+}
+
+func TestTheModelAnswersCyclonusAsTheOracleDoes(t *testing.T) {
+	all, err := cases.Cyclonus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for _, c := range all {
+		for i, o := range c.States {
+			m := cases.NewModel(o)
+			for _, p := range cases.Tried(o) {
+				asked++
+				if diff := differ(o, m, p); diff != "" {
+					t.Errorf("%s, state %d: %v\n%s", c.Name, i, p, diff)
+				}
+			}
+		}
+	}
+	t.Logf("%d cases, %d connections", len(all), asked)
+}
+
+func TestTheModelJudgesRandomPacketsAsTheOracleDoes(t *testing.T) {
+	first := *seedFlag
+	if first == 0 {
+		first = rand.Uint64()
+	}
+	t.Logf("-seed=%d", first)
+	denied, reasons := 0, map[oracle.Reason]int{}
+	for i := range uint64((*packets + packetsOfOne - 1) / packetsOfOne) {
+		d := cases.NewDice(first + i)
+		o := d.Cluster()
+		m := cases.NewModel(o)
+		for range packetsOfOne {
+			p := d.Packet(o)
+			if diff := differ(o, m, p); diff != "" {
+				file := filepath.Join(os.TempDir(), "polder-policies.json")
+				_ = os.WriteFile(file, cases.Manifests(o), 0o644)
+				t.Fatalf("-seed=%d: %v\n%s\nproblems %v\nthe cluster is in %s", first+i, p, diff, m.Snapshot.Problems, file)
+			}
+			r := o.Judge(p)
+			if !r.Allowed {
+				denied++
+			}
+			for _, j := range []*oracle.Judgement{r.Egress, r.Ingress} {
+				if j != nil {
+					reasons[j.Reason]++
+				}
+			}
+		}
+	}
+	t.Logf("%d packets, %d denied; %v", *packets, denied, reasons)
+}
