@@ -2,9 +2,9 @@ package watch
 
 import "github.com/polder-net/polder/internal/cluster"
 
-// Once returns what manifests say, as if they were the one file of a folder, in YAML.
-func Once(manifests []byte) *cluster.Snapshot {
+// Once returns what one file of manifests says. Its name tells what is in it: YAML or JSON.
+func Once(file string, manifests []byte) *cluster.Snapshot {
 	c := newContent()
-	c.set("manifests.yaml", manifests)
+	c.set(file, manifests)
 	return c.snapshot()
 }

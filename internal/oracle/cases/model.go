@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -15,10 +16,12 @@ import (
 type Model struct {
 	Snapshot *cluster.Snapshot
 	nodes    map[string]*tables
+	pods     map[netip.Addr]*cluster.Pod
 }
 
-// tables are one node's, as the kernel has them.
+// tables are one node's, as the kernel has them after the changes that it was told.
 type tables struct {
+	told      *policy.Table
 	addresses map[netip.Addr]policy.ID
 	prefixes  map[netip.Prefix]policy.ID
 	rulesets  map[policy.ID]*policy.Ruleset
@@ -27,36 +30,50 @@ type tables struct {
 
 // NewModel reads a cluster by its manifests.
 func NewModel(o *oracle.Objects) *Model {
-	m := &Model{Snapshot: watch.Once(Manifests(o)), nodes: map[string]*tables{}}
-	for _, node := range m.Snapshot.Nodes {
-		m.nodes[node.Name] = tablesOf(Table(m.Snapshot, node.Name))
-	}
+	m := &Model{Snapshot: &cluster.Snapshot{}, nodes: map[string]*tables{}}
+	m.Become(o)
 	return m
 }
 
-// Table tells a node's table all of a Snapshot.
-func Table(s *cluster.Snapshot, node string) *policy.Table {
-	t := policy.NewTable(node)
-	t.SetNodes(s.Nodes)
-	for name, ns := range s.AllNamespaces.All() {
-		t.SetNamespace(name.Name, ns)
+// Become makes the model's cluster another one, as agents that go on running see it: they are told what is different.
+func (m *Model) Become(o *oracle.Objects) {
+	old := m.Snapshot
+	m.Snapshot, m.pods = watch.Once("cluster.json", Manifests(o)), map[netip.Addr]*cluster.Pod{}
+	for _, pod := range m.Snapshot.AllPods.All() {
+		for _, a := range pod.Addresses {
+			if !pod.HostNetwork {
+				m.pods[a] = pod
+			}
+		}
 	}
-	for name, pod := range s.AllPods.All() {
-		t.SetPod(name, pod)
+	for _, node := range m.Snapshot.Nodes {
+		t := m.nodes[node.Name]
+		from := old
+		if t == nil { // its agent has been told nothing yet
+			t, from = &tables{policy.NewTable(node.Name), map[netip.Addr]policy.ID{}, map[netip.Prefix]policy.ID{}, map[policy.ID]*policy.Ruleset{}, map[cluster.Name]policy.Subject{}}, &cluster.Snapshot{}
+		}
+		Tell(t.told, from, m.Snapshot)
+		t.apply(t.told.Changes())
+		m.nodes[node.Name] = t
 	}
-	for name, p := range s.NetworkPolicies.All() {
-		t.SetNetworkPolicy(name, p)
-	}
-	for name, p := range s.ClusterPolicies.All() {
-		t.SetClusterPolicy(name.Name, p)
-	}
-	return t
+	maps.DeleteFunc(m.nodes, func(name string, _ *tables) bool { _, is := m.Snapshot.Node(name); return !is })
 }
 
-func tablesOf(t *policy.Table) *tables {
-	all := &tables{map[netip.Addr]policy.ID{}, map[netip.Prefix]policy.ID{}, map[policy.ID]*policy.Ruleset{}, map[cluster.Name]policy.Subject{}}
-	all.apply(t.Changes())
-	return all
+// Tell tells a node's table what is different in a Snapshot.
+func Tell(t *policy.Table, old, now *cluster.Snapshot) {
+	t.SetNodes(now.Nodes)
+	for _, name := range now.AllNamespaces.ChangedSince(old.AllNamespaces) {
+		t.SetNamespace(name.Name, now.AllNamespaces.Get(name))
+	}
+	for _, name := range now.NetworkPolicies.ChangedSince(old.NetworkPolicies) {
+		t.SetNetworkPolicy(name, now.NetworkPolicies.Get(name))
+	}
+	for _, name := range now.ClusterPolicies.ChangedSince(old.ClusterPolicies) {
+		t.SetClusterPolicy(name.Name, now.ClusterPolicies.Get(name))
+	}
+	for _, name := range now.AllPods.ChangedSince(old.AllPods) {
+		t.SetPod(name, now.AllPods.Get(name))
+	}
 }
 
 func (t *tables) apply(c policy.Changes) {
@@ -88,7 +105,7 @@ func (t *tables) apply(c policy.Changes) {
 // Judge says whether a packet that opens a connection passes, and who decided on the sender's side and the receiver's;
 // nil where nothing was looked up.
 func (m *Model) Judge(p oracle.Packet) (allowed bool, egress, ingress *policy.Decider) {
-	from, to := m.pod(p.Src), m.pod(p.Dst)
+	from, to := m.pods[p.Src], m.pods[p.Dst]
 	if p.Src == p.Dst || from != nil && from == to {
 		return true, nil, nil
 	}
@@ -103,15 +120,6 @@ func (m *Model) Judge(p oracle.Packet) (allowed bool, egress, ingress *policy.De
 		allowed = allowed && passes
 	}
 	return allowed, egress, ingress
-}
-
-func (m *Model) pod(a netip.Addr) *cluster.Pod {
-	for _, p := range m.Snapshot.AllPods.All() {
-		if !p.HostNetwork && slices.Contains(p.Addresses, a) {
-			return p
-		}
-	}
-	return nil
 }
 
 func (m *Model) isNodeOf(p *cluster.Pod, a netip.Addr) bool {

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	packets  = flag.Int("cases", 20_000, "how many random packets model and oracle judge")
+	packets  = flag.Int("cases", 5_000, "how many random packets model and oracle judge")
 	seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
 )
 
@@ -22,8 +22,7 @@ var (
 const packetsOfOne = 50
 
 // differ says what is different between the oracle's answer and the model's: the verdict, or who decided.
-func differ(o *oracle.Objects, m *cases.Model, p oracle.Packet) string {
-	want := o.Judge(p)
+func differ(want oracle.Ruling, m *cases.Model, p oracle.Packet) string {
 	allowed, egress, ingress := m.Judge(p)
 	if allowed != want.Allowed || !isSame(want.Egress, egress) || !isSame(want.Ingress, ingress) {
 		return "oracle: " + want.String() + "\nmodel:  " + text(allowed, egress, ingress)
@@ -57,7 +56,7 @@ func TestTheModelAnswersEveryScenarioAsTheOracleDoes(t *testing.T) {
 	for _, s := range scenarios(t) {
 		m := cases.NewModel(s.Objects)
 		for _, c := range s.Connections {
-			if diff := differ(s.Objects, m, c.Packet); diff != "" {
+			if diff := differ(s.Objects.Judge(c.Packet), m, c.Packet); diff != "" {
 				t.Errorf("%s: %s\n%s", filepath.Base(s.Path), c.Text, diff)
 			}
 		}
@@ -75,7 +74,7 @@ func TestTheModelAnswersCyclonusAsTheOracleDoes(t *testing.T) {
 			m := cases.NewModel(o)
 			for _, p := range cases.Tried(o) {
 				asked++
-				if diff := differ(o, m, p); diff != "" {
+				if diff := differ(o.Judge(p), m, p); diff != "" {
 					t.Errorf("%s, state %d: %v\n%s", c.Name, i, p, diff)
 				}
 			}
@@ -84,34 +83,57 @@ func TestTheModelAnswersCyclonusAsTheOracleDoes(t *testing.T) {
 	t.Logf("%d cases, %d connections", len(all), asked)
 }
 
-func TestTheModelJudgesRandomPacketsAsTheOracleDoes(t *testing.T) {
+func seed(t *testing.T) uint64 {
 	first := *seedFlag
 	if first == 0 {
 		first = rand.Uint64()
 	}
 	t.Logf("-seed=%d", first)
-	denied, reasons := 0, map[oracle.Reason]int{}
-	for i := range uint64((*packets + packetsOfOne - 1) / packetsOfOne) {
-		d := cases.NewDice(first + i)
-		o := d.Cluster()
-		m := cases.NewModel(o)
-		for range packetsOfOne {
-			p := d.Packet(o)
-			if diff := differ(o, m, p); diff != "" {
-				file := filepath.Join(os.TempDir(), "polder-policies.json")
-				_ = os.WriteFile(file, cases.Manifests(o), 0o644)
-				t.Fatalf("-seed=%d: %v\n%s\nproblems %v\nthe cluster is in %s", first+i, p, diff, m.Snapshot.Problems, file)
-			}
-			r := o.Judge(p)
-			if !r.Allowed {
-				denied++
-			}
-			for _, j := range []*oracle.Judgement{r.Egress, r.Ingress} {
-				if j != nil {
-					reasons[j.Reason]++
-				}
+	return first
+}
+
+// ask judges random packets of a cluster by both, and counts reasons.
+func ask(t *testing.T, d *cases.Dice, o *oracle.Objects, m *cases.Model, of uint64, counts map[string]int) {
+	t.Helper()
+	for range packetsOfOne {
+		p := d.Packet(o)
+		want := o.Judge(p)
+		if diff := differ(want, m, p); diff != "" {
+			file := filepath.Join(os.TempDir(), "polder-policies.json")
+			_ = os.WriteFile(file, cases.Manifests(o), 0o644)
+			t.Fatalf("-seed=%d: %v\n%s\nproblems %v\nthe cluster is in %s", of, p, diff, m.Snapshot.Problems, file)
+		}
+		counts[map[bool]string{true: "allowed", false: "denied"}[want.Allowed]]++
+		for _, j := range []*oracle.Judgement{want.Egress, want.Ingress} {
+			if j != nil {
+				counts["by "+string(j.Reason)]++
 			}
 		}
 	}
-	t.Logf("%d packets, %d denied; %v", *packets, denied, reasons)
+}
+
+func TestTheModelJudgesRandomPacketsAsTheOracleDoes(t *testing.T) {
+	first, counts := seed(t), map[string]int{}
+	for i := range uint64((*packets + packetsOfOne - 1) / packetsOfOne) {
+		d := cases.NewDice(first + i)
+		o := d.Cluster()
+		ask(t, d, o, cases.NewModel(o), first+i, counts)
+	}
+	t.Logf("%d packets: %v", *packets, counts)
+}
+
+// A cluster becomes another ten times, most of whose objects have the names of those before.
+func TestAModelThatIsToldOfChangesJudgesAsTheOracleDoes(t *testing.T) {
+	const changes = 10
+	first, counts := seed(t), map[string]int{}
+	for i := range uint64((*packets + changes*packetsOfOne - 1) / (changes * packetsOfOne)) {
+		d := cases.NewDice(first + i)
+		m := cases.NewModel(&oracle.Objects{})
+		for range changes {
+			o := d.Cluster()
+			m.Become(o)
+			ask(t, d, o, m, first+i, counts)
+		}
+	}
+	t.Logf("%d packets: %v", *packets, counts)
 }
