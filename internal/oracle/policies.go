@@ -18,8 +18,10 @@ type Objects struct {
 	Nodes           []*corev1.Node
 	NetworkPolicies []*networkingv1.NetworkPolicy
 	ClusterPolicies []*v1alpha2.ClusterNetworkPolicy
-	Services        []*corev1.Service
-	Slices          []*discoveryv1.EndpointSlice
+
+	// Nobody is judged by these: they are for whoever asks what a destination is translated to first.
+	Services []*corev1.Service
+	Slices   []*discoveryv1.EndpointSlice
 }
 
 // Packet opens a connection. Port is the destination's, 0 of a protocol without ports.
@@ -102,8 +104,8 @@ type side struct {
 	peer    netip.Addr
 }
 
-// Judge says whether a connection comes about, and why. Where the destination is a Service's, ask with what it is
-// translated to (Translate).
+// Judge says whether a connection comes about, and why. Where the destination is a Service's, ask with the backend that
+// it is translated to (Backends).
 func (o *Objects) Judge(p Packet) Ruling {
 	p.Src, p.Dst = p.Src.Unmap(), p.Dst.Unmap()
 	v := Ruling{Allowed: true}

@@ -2,11 +2,7 @@ package oracle
 
 import (
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // String is a line: who decided, of the end that denies it, or else of both.
@@ -49,16 +45,4 @@ func (j *Judgement) String() string {
 		return direction + "isolated by " + strings.Join(by, " ")
 	}
 	return direction + "by " + string(j.Reason)
-}
-
-// Who says whose an address is: "Pod/default/web", "Node/worker-1", or that it is "outside".
-func (o *Objects) Who(addr netip.Addr) string {
-	if pod := o.Pod(addr); pod != nil {
-		return "Pod/" + pod.Namespace + "/" + pod.Name
-	}
-	i := slices.IndexFunc(o.Nodes, func(n *corev1.Node) bool { return slices.Contains(NodeAddresses(n), addr.Unmap()) })
-	if i >= 0 {
-		return "Node/" + o.Nodes[i].Name
-	}
-	return "outside"
 }
