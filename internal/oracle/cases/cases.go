@@ -20,6 +20,7 @@ import (
 // Scenario is one file of testdata/policies: a cluster, and connections with what becomes of them.
 type Scenario struct {
 	Path        string
+	Manifests   []byte // as they are written
 	Objects     *oracle.Objects
 	Connections []Connection
 
@@ -46,13 +47,14 @@ func Read(path string) (*Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Scenario{Path: path, Objects: &oracle.Objects{}, archive: txtar.Parse(body)}
+	s := &Scenario{Path: path, Manifests: base, Objects: &oracle.Objects{}, archive: txtar.Parse(body)}
 	if err := Add(s.Objects, base); err != nil {
 		return nil, err
 	}
 	for _, f := range s.archive.Files {
 		switch f.Name {
 		case "policies.yaml":
+			s.Manifests = slices.Concat(s.Manifests, []byte("---\n"), f.Data)
 			err = Add(s.Objects, f.Data)
 		case "connections":
 			err = s.readConnections(string(f.Data))

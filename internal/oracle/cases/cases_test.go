@@ -4,8 +4,11 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/polder-net/polder/internal/oracle"
 	"github.com/polder-net/polder/internal/oracle/cases"
@@ -64,6 +67,41 @@ func TestDecisionsNameWhatThereIs(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(corpus, word)); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+}
+
+func TestTheOracleDoesNotMindTheOrderOfObjects(t *testing.T) {
+	first := seed(t)
+	for i := range uint64(50) {
+		d := cases.NewDice(first + i)
+		o := d.Cluster()
+		shuffled := &oracle.Objects{Pods: shuffle(d, o.Pods), Namespaces: shuffle(d, o.Namespaces), Nodes: shuffle(d, o.Nodes),
+			NetworkPolicies: shuffle(d, o.NetworkPolicies), ClusterPolicies: shuffle(d, o.ClusterPolicies)}
+		for range packetsOfOne {
+			p := d.Packet(o)
+			if diff := cmp.Diff(o.Judge(p), shuffled.Judge(p)); diff != "" {
+				t.Fatalf("-seed=%d: %v: %s", first+i, p, diff)
+			}
+		}
+	}
+}
+
+func shuffle[T any](d *cases.Dice, all []T) []T {
+	all = slices.Clone(all)
+	d.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+// What is compared must not have come by its answers in the same way.
+func TestTheOracleOfPoliciesKnowsNothingOfPolder(t *testing.T) {
+	files, err := filepath.Glob("../policies*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no oracle: ", err)
+	}
+	for _, file := range files {
+		if data, err := os.ReadFile(file); err != nil || strings.Contains(string(data), `"github.com/polder-net/`) {
+			t.Errorf("%s imports something of ours: %v", file, err)
 		}
 	}
 }

@@ -28,17 +28,20 @@ type tables struct {
 	subjects  map[cluster.Name]policy.Subject
 }
 
-// NewModel reads a cluster by its manifests.
-func NewModel(o *oracle.Objects) *Model {
+// Snapshot reads a cluster by its manifests, as Polder does.
+func Snapshot(o *oracle.Objects) *cluster.Snapshot { return watch.Once("cluster.json", Manifests(o)) }
+
+// NewModel makes the tables of all nodes.
+func NewModel(s *cluster.Snapshot) *Model {
 	m := &Model{Snapshot: &cluster.Snapshot{}, nodes: map[string]*tables{}}
-	m.Become(o)
+	m.Become(s)
 	return m
 }
 
 // Become makes the model's cluster another one, as agents that go on running see it: they are told what is different.
-func (m *Model) Become(o *oracle.Objects) {
+func (m *Model) Become(s *cluster.Snapshot) {
 	old := m.Snapshot
-	m.Snapshot, m.pods = watch.Once("cluster.json", Manifests(o)), map[netip.Addr]*cluster.Pod{}
+	m.Snapshot, m.pods = s, map[netip.Addr]*cluster.Pod{}
 	for _, pod := range m.Snapshot.AllPods.All() {
 		for _, a := range pod.Addresses {
 			if !pod.HostNetwork {

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/oracle"
 	"github.com/polder-net/polder/internal/oracle/cases"
 	"github.com/polder-net/polder/internal/policy"
+	"github.com/polder-net/polder/internal/watch"
 )
 
 var (
@@ -54,7 +56,7 @@ func isSame(j *oracle.Judgement, d *policy.Decider) bool {
 
 func TestTheModelAnswersEveryScenarioAsTheOracleDoes(t *testing.T) {
 	for _, s := range scenarios(t) {
-		m := cases.NewModel(s.Objects)
+		m := cases.NewModel(watch.Once("scenario.yaml", s.Manifests))
 		for _, c := range s.Connections {
 			if diff := differ(s.Objects.Judge(c.Packet), m, c.Packet); diff != "" {
 				t.Errorf("%s: %s\n%s", filepath.Base(s.Path), c.Text, diff)
@@ -71,7 +73,7 @@ func TestTheModelAnswersCyclonusAsTheOracleDoes(t *testing.T) {
 	asked := 0
 	for _, c := range all {
 		for i, o := range c.States {
-			m := cases.NewModel(o)
+			m := cases.NewModel(cases.Snapshot(o))
 			for _, p := range cases.Tried(o) {
 				asked++
 				if diff := differ(o.Judge(p), m, p); diff != "" {
@@ -117,7 +119,7 @@ func TestTheModelJudgesRandomPacketsAsTheOracleDoes(t *testing.T) {
 	for i := range uint64((*packets + packetsOfOne - 1) / packetsOfOne) {
 		d := cases.NewDice(first + i)
 		o := d.Cluster()
-		ask(t, d, o, cases.NewModel(o), first+i, counts)
+		ask(t, d, o, cases.NewModel(cases.Snapshot(o)), first+i, counts)
 	}
 	t.Logf("%d packets: %v", *packets, counts)
 }
@@ -128,10 +130,10 @@ func TestAModelThatIsToldOfChangesJudgesAsTheOracleDoes(t *testing.T) {
 	first, counts := seed(t), map[string]int{}
 	for i := range uint64((*packets + changes*packetsOfOne - 1) / (changes * packetsOfOne)) {
 		d := cases.NewDice(first + i)
-		m := cases.NewModel(&oracle.Objects{})
+		m := cases.NewModel(&cluster.Snapshot{})
 		for range changes {
 			o := d.Cluster()
-			m.Become(o)
+			m.Become(cases.Snapshot(o))
 			ask(t, d, o, m, first+i, counts)
 		}
 	}
