@@ -41,7 +41,7 @@ type policyMismatch struct {
 	From    string         `json:"from"`
 	To      string         `json:"to"`
 	Address netip.AddrPort `json:"address"`
-	Port    string         `json:"protocol"`
+	Over    string         `json:"protocol"`
 	Allowed bool           `json:"allowed"` // by the policies
 	Because []string       `json:"because"`
 	Packets string         `json:"packets"` // what came back, or why nothing did

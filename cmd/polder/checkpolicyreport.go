@@ -55,7 +55,7 @@ func (p *policyCheck) conclude(done []probe.Attempted) {
 			}
 			p.report.Mismatches = append(p.report.Mismatches, policyMismatch{
 				From: p.parties[a.From].Name, To: p.parties[a.To].Name, Address: netip.AddrPortFrom(a.Address, a.Port),
-				Port: protocol.String(), Allowed: way.Allowed, Because: way.Because(), Packets: a.Said,
+				Over: protocol.String(), Allowed: way.Allowed, Because: way.Because(), Packets: a.Said,
 			})
 		}
 	}
@@ -73,7 +73,7 @@ func writePolicyReport(w io.Writer, r policyReport) {
 			says, do = "allow", "do not get through"
 		}
 		writeWrapped(w, fmt.Sprintf("%s to %s, %s %s: policies %s it, but packets %s: %s",
-			m.From, m.To, m.Address, m.Port, says, do, m.Packets), "", "    ")
+			m.From, m.To, m.Address, m.Over, says, do, m.Packets), "", "    ")
 		for _, line := range m.Because {
 			writeWrapped(w, line, "  - ", "    ")
 		}
