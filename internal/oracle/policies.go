@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -182,14 +183,18 @@ func (j *Judgement) decidedBy(a Asked) {
 	j.Reason, j.By, j.Rule, j.RuleName = ByRule, []Policy{a.Policy}, a.Rule, a.RuleName
 }
 
-// Pod returns the running pod that has an address to itself, nil if there is none.
-func (o *Objects) Pod(addr netip.Addr) *corev1.Pod {
+// Pod returns the running pod that has an address to itself, nil if there is none. Of two that claim it, nobody can know
+// which is stale: it is the first by name.
+func (o *Objects) Pod(addr netip.Addr) (first *corev1.Pod) {
 	for _, pod := range o.Pods {
-		if !pod.Spec.HostNetwork && slices.Contains(PodAddresses(pod), addr.Unmap()) {
-			return pod
+		if pod.Spec.HostNetwork || !slices.Contains(PodAddresses(pod), addr.Unmap()) {
+			continue
+		}
+		if first == nil || cmp.Or(cmp.Compare(pod.Namespace, first.Namespace), cmp.Compare(pod.Name, first.Name)) < 0 {
+			first = pod
 		}
 	}
-	return nil
+	return first
 }
 
 // PodAddresses are those of a pod that has not ended: its status.podIPs.
