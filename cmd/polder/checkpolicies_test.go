@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/polder-net/polder/internal/explain"
 	"github.com/polder-net/polder/internal/probe"
+	"github.com/polder-net/polder/lab"
+	"github.com/polder-net/polder/lab/labtest"
 )
 
 // shopParties are the nodes and pods of testdata/shop as probers find them.
@@ -125,5 +128,37 @@ func TestObjectsThatCannotBeReadEndACheck(t *testing.T) {
 	c.read = func() (*explain.Cluster, error) { return nil, fmt.Errorf("read manifests: gone") }
 	if c.next(shopParties(), nil) != nil || c.err == nil {
 		t.Errorf("the error is %v", c.err)
+	}
+}
+
+func TestPacketsThatALabLosesDisagreeWithPolicies(t *testing.T) {
+	c := labtest.Up(t, &programs, lab.Options{Nodes: 2})
+	var pods []*lab.Pod
+	for i, node := range c.Nodes() {
+		p, err := c.CreatePod(t.Context(), lab.PodOptions{Name: fmt.Sprintf("pod-%d", i), Node: node.Name, Serve: []uint16{80}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods = append(pods, p)
+	}
+	for _, lost := range []bool{false, true} {
+		if lost { // the way back to the other pod, behind the agents' backs
+			if err := pods[0].Do(func() error { return blackhole(pods[1].Addresses[0]) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := runPolder(nil, "check", "--policies", "--probes", "20", "--state", c.State(), "-o", "json")
+		var r policyReport
+		if err := json.Unmarshal([]byte(s.stdout), &r); err != nil {
+			t.Fatalf("%v: %s%s", err, s.stdout, s.stderr)
+		}
+		if r.Nodes != 2 || r.Pods != 2 || r.Probes != 24+20 || len(r.Failures) > 0 || (s.status != 0) != lost || (len(r.Mismatches) > 0) != lost {
+			t.Errorf("lost %t: status %d, %s", lost, s.status, s.stdout)
+		}
+		for _, m := range r.Mismatches {
+			if !strings.HasPrefix(m.From+m.To, "default/pod-") || !m.Address.Addr().Is4() || !m.Allowed {
+				t.Errorf("there disagrees %+v", m)
+			}
+		}
 	}
 }
