@@ -32,7 +32,8 @@ func layers() map[string]layer {
 	return map[string]layer{
 		"internal/cluster": core, "internal/table": core, "internal/ipam": core, "internal/route": core,
 		"internal/service": core, "internal/policy": core, "internal/desired": core,
-		"internal/oracle": core, // what tests judge by, and the command line explains with
+		"internal/oracle":  core, // what tests judge by, and the command line explains with
+		"internal/explain": core, // the oracle's answers in words
 
 		"internal/watch": shell, "internal/datapath": shell, "internal/netdev": shell, "internal/probe": shell,
 		"internal/podexec": shell,
@@ -55,6 +56,7 @@ func sideways() map[string][]string {
 		"internal/service": {"internal/cluster", "internal/table"},
 		"internal/policy":  {"internal/cluster", "internal/table"},
 		"internal/oracle":  {"internal/cluster"},
+		"internal/explain": {"internal/cluster", "internal/oracle"},
 		"internal/desired": {"internal/cluster", "internal/table", "internal/ipam", "internal/route", "internal/service", "internal/policy"}, // puts the core together
 		"internal/agent":   {"internal/api"},                                                                                                 // answers it
 		"cmd":              {"lab"},                                                                                                          // the command line drives it
@@ -75,7 +77,7 @@ func dependencies() []dependency {
 		{"k8s.io/client-go", []string{"internal/watch", "internal/podexec", "lab", "e2e"}, "the API's machinery stays behind the Snapshot"},
 		{"k8s.io/api", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
 		{"k8s.io/apimachinery", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
-		{"sigs.k8s.io/network-policy-api", []string{"internal/watch", "internal/oracle", "cmd/polder", "lab", "e2e"}, "policies are read in one place; the oracle judges what was written, and the others write it"},
+		{"sigs.k8s.io/network-policy-api", []string{"internal/watch", "internal/oracle", "internal/explain", "cmd/polder", "lab", "e2e"}, "policies are read in one place; the oracle judges what was written, explain says it in words, and the others write it"},
 		{"k8s.io/streaming", []string{"internal/podexec"}, "what client-go upgrades connections with"},
 		{"sigs.k8s.io/yaml", []string{"internal/watch", "internal/oracle/cases", "lab", "bench", "e2e"}, "manifests are read in one place; the others write them"},
 		{"github.com/go-logr/logr", []string{"internal/watch", "internal/podexec"}, "client-go's words for a log; ours is log/slog"},
