@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,13 +20,15 @@ import (
 // when it has been quiet for a moment.
 type apiWorld struct {
 	*lab.Cluster
-	api *apiserver.Server
+	api   *apiserver.Server
+	doors map[string]string // by node: where its agent finds the API server
+	open  []*http.Server
 }
 
 func newAPIWorld(t *testing.T, nodes int) *apiWorld {
 	t.Helper()
-	w := &apiWorld{labtest.Up(t, &programs, lab.Options{Nodes: nodes}), apiserver.New()}
-	t.Cleanup(func() { w.api.Close() })
+	w := &apiWorld{Cluster: labtest.Up(t, &programs, lab.Options{Nodes: nodes}), api: apiserver.New(), doors: map[string]string{}}
+	t.Cleanup(w.hide)
 	for _, n := range w.Nodes() {
 		me := n.Cluster()
 		w.api.Put(apiserver.Nodes, objects.NewNode(me.Name, me.Addresses[0], me.PodCIDRs[0]))
@@ -42,18 +45,11 @@ type labelled struct{ apiserver.Meta }
 // switchOver has a node's agent read the API server.
 func (w *apiWorld) switchOver(t *testing.T, n *lab.Node) {
 	t.Helper()
-	var l net.Listener
-	err := n.Do(func() (err error) {
-		l, err = net.Listen("tcp4", "127.0.0.1:0")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	go w.api.Serve(l)
+	w.doors[n.Name] = "127.0.0.1:0"
+	w.show(t, n)
 	config := filepath.Join(w.State(), n.Name+".kubeconfig")
 	write(t, config, fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: lab\nclusters: [{name: lab, cluster: {server: \"http://%s\"}}]\n"+
-		"contexts: [{name: lab, context: {cluster: lab}}]\n", l.Addr()))
+		"contexts: [{name: lab, context: {cluster: lab}}]\n", w.doors[n.Name]))
 	agent := filepath.Join(w.State(), n.Name+".agent")
 	script := fmt.Sprintf("#!/bin/sh\nexec %s/polder-agent --node %s --kubeconfig %s\n", w.Bin(), n.Name, config)
 	if err := os.WriteFile(agent, []byte(script), 0o755); err != nil {
@@ -70,6 +66,31 @@ func (w *apiWorld) switchOver(t *testing.T, n *lab.Node) {
 	if err := n.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// show has the API server answer a node.
+func (w *apiWorld) show(t *testing.T, n *lab.Node) {
+	t.Helper()
+	var l net.Listener
+	err := n.Do(func() (err error) {
+		l, err = net.Listen("tcp4", w.doors[n.Name])
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.doors[n.Name] = l.Addr().String()
+	s := &http.Server{Handler: w.api}
+	go s.Serve(l)
+	w.open = append(w.open, s)
+}
+
+// hide cuts all nodes off from the API server.
+func (w *apiWorld) hide() {
+	for _, s := range w.open {
+		s.Close()
+	}
+	w.open = nil
 }
 
 // apiPod is a pod as the API server tells it.

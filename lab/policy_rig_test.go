@@ -38,10 +38,11 @@ func apply(t testing.TB, c *lab.Cluster, name, text string) {
 type witness struct {
 	packets  *net.UDPConn
 	listener net.Listener
+	running  sync.WaitGroup
 	arrived  atomic.Int64
 }
 
-// watchDoor listens at an end until the test ends.
+// watchDoor listens at an end until it is closed.
 func watchDoor(t testing.TB, at traffic.End, port uint16) *witness {
 	t.Helper()
 	w := &witness{}
@@ -55,8 +56,7 @@ func watchDoor(t testing.TB, at traffic.End, port uint16) *witness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var running sync.WaitGroup
-	running.Go(func() {
+	w.running.Go(func() {
 		for buf := make([]byte, 2048); ; {
 			if _, _, err := w.packets.ReadFrom(buf); err != nil {
 				return
@@ -64,7 +64,7 @@ func watchDoor(t testing.TB, at traffic.End, port uint16) *witness {
 			w.arrived.Add(1)
 		}
 	})
-	running.Go(func() {
+	w.running.Go(func() {
 		for {
 			conn, err := w.listener.Accept()
 			if err != nil {
@@ -74,12 +74,15 @@ func watchDoor(t testing.TB, at traffic.End, port uint16) *witness {
 			conn.Close()
 		}
 	})
-	t.Cleanup(func() {
-		w.packets.Close()
-		w.listener.Close()
-		running.Wait()
-	})
 	return w
+}
+
+func (w *witness) close() {
+	w.packets.Close()
+	if w.listener != nil {
+		w.listener.Close()
+	}
+	w.running.Wait()
 }
 
 // knock sends a datagram every few milliseconds, and begins a connection now and then, until stop is closed. It returns
@@ -168,10 +171,26 @@ func (k *knocking) end() (through []string) {
 			through = append(through, err.Error())
 		}
 	}
+	for _, d := range k.doors {
+		d.close() // some are the same, and closed again
+	}
 	for i, p := range k.pairs {
 		if n := k.doors[i].arrived.Load(); n > 0 {
 			through = append(through, fmt.Sprintf("%s: %d reached port %d of %s", p.name, n, p.port, p.to.Addr))
 		}
 	}
 	return through
+}
+
+var errNotYet = errors.New("not yet")
+
+// knockOnce knocks for a moment, and says where it came through.
+func knockOnce(t *testing.T, pairs []denied) error {
+	t.Helper()
+	k := startKnocking(t, pairs)
+	<-after(100)
+	if through := k.end(); len(through) > 0 {
+		return fmt.Errorf("%d doors are open: %s", len(through), through[0])
+	}
+	return nil
 }

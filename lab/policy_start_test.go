@@ -43,7 +43,9 @@ func TestNothingLeavesOrReachesAPodBeforeItsPoliciesAreInForce(t *testing.T) {
 		p := create(t, c, lab.PodOptions{Name: "target-" + n.Name, Node: n.Name})
 		for _, a := range p.Addresses {
 			end := traffic.End{Place: p.Place, Addr: a}
-			targets, to = append(targets, watchDoor(t, end, door)), append(to, netip.AddrPortFrom(a, door))
+			w := watchDoor(t, end, door)
+			t.Cleanup(w.close)
+			targets, to = append(targets, w), append(to, netip.AddrPortFrom(a, door))
 			senders = append(senders, end)
 		}
 	}
@@ -133,7 +135,7 @@ func startEarly(t *testing.T, c *lab.Cluster, n *lab.Node, name, role string, to
 	if listening == nil || pod == nil {
 		return 0
 	}
-	defer listening.packets.Close()
+	defer listening.close()
 	reached := listening.arrived.Load()
 	for _, a := range pod.Addresses {
 		if !reaches(n.Place, netip.AddrPortFrom(a, door), listening) {
@@ -171,14 +173,14 @@ func watchAny(at lab.Place, port uint16) *witness {
 	if err != nil {
 		return nil
 	}
-	go func() {
+	w.running.Go(func() {
 		for buf := make([]byte, 2048); ; {
 			if _, _, err := w.packets.ReadFrom(buf); err != nil {
 				return
 			}
 			w.arrived.Add(1)
 		}
-	}()
+	})
 	return w
 }
 
