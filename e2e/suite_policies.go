@@ -34,6 +34,10 @@ func (c config) testPolicies(ctx context.Context, r *rig.Rig) error {
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return fmt.Errorf("create results folder: %w", err)
 	}
+	// What a run before this one left is still ending, for as long as its pods may take to.
+	if _, err := r.Kubectl(ctx, nil, "wait", "--for=delete", "namespace", "--selector=conformance-house", "--timeout=120s"); err != nil {
+		return err
+	}
 	var output bytes.Buffer
 	cmd := machine.Command(ctx, append([]string{r.Programs["cnp.test"]}, policyArguments(c.focus, c.skip)...)...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+r.Kubeconfig())
