@@ -33,9 +33,8 @@ func TestTheNetworkDoesWhatCyclonusAsks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := labtest.Up(t, &programs, lab.Options{})
 	knowsPolicies(t)
-	r := newPoliciesRig(t, c)
+	r := newPoliciesRig(t, labtest.Up(t, &programs, lab.Options{}))
 	began, tried, states := time.Now(), 0, 0
 	for i, one := range all {
 		if !chosen.MatchString(one.Name) || *policiesCase == "" && !*policiesFull && i%20 != 0 && len(one.States) == 1 {
