@@ -58,7 +58,7 @@ func TestTheNetworkDoesWhatCyclonusAsks(t *testing.T) {
 func knowsPolicies(t *testing.T) {
 	t.Helper()
 	usage, _ := exec.Command(filepath.Join(programs.Folder(t), "polder-agent"), "--help").CombinedOutput()
-	if !strings.Contains(string(usage), "--policies") {
+	if !strings.Contains(string(usage), "-policies ") {
 		t.Skip("this agent enforces no policies")
 	}
 }
