@@ -201,6 +201,14 @@ func (c court) link(addr netip.Addr) int {
 	return lo
 }
 
+// hookOf is the program that sees what comes from an address, and the link that it comes in by.
+func (c court) hookOf(addr string) (desired.Program, int) {
+	if link := c.link(c.f.addr(addr)); link != lo && link != 0 {
+		return desired.FromPod, link
+	}
+	return desired.FromNetwork, lo
+}
+
 func (c court) expect(p desired.Program, ifindex, ingress int, f frame, want string) {
 	c.t.Helper()
 	if got := c.runIn(p, ifindex, ingress, f.bytes()); got != want {

@@ -95,15 +95,9 @@ func TestAnErrorAboutAKnownFlowPasses(t *testing.T) {
 	inEveryWay(t, func(c court, w wayOf) {
 		server := c.f.at(w.server)
 		about := func(from, quotedFrom, quotedTo string) frame { return c.f.about(from, quotedFrom, quotedTo, 8) }
-		hook := func(from string) (desired.Program, int) {
-			if e, ok, _ := c.Endpoint(c.f.addr(from)); ok && e.Index != 0 {
-				return desired.FromPod, e.Index
-			}
-			return desired.FromNetwork, lo
-		}
 		send := func(f frame, from, want string) {
 			c.t.Helper()
-			p, link := hook(from)
+			p, link := c.hookOf(from)
 			c.expect(p, link, 0, f, want)
 		}
 		toClient, toServer := about("192.0.2.2", w.client, w.server), about("192.0.2.2", w.server, w.client)
