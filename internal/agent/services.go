@@ -243,11 +243,11 @@ func (a *Agent) closeSockets(kernel *netdev.Kernel) error {
 	return errors.Join(errs...)
 }
 
-// sameNodes says whether what concerns nodes, pods and namespaces is one and the same in two snapshots: then only
+// sameNodes says whether what concerns nodes and pods is one and the same in two snapshots: then only
 // Services differ.
 func sameNodes(a, b *cluster.Snapshot) bool {
 	return a != nil && b != nil && sameList(a.Nodes, b.Nodes) && sameList(a.Pods, b.Pods) &&
-		sameList(a.Namespaces, b.Namespaces) && sameList(a.ServiceCIDRs, b.ServiceCIDRs)
+		sameList(a.ServiceCIDRs, b.ServiceCIDRs)
 }
 
 func sameList[T any](a, b []T) bool {
