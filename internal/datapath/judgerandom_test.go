@@ -36,7 +36,7 @@ func (m rulesModel) allows(ruleset uint64, peer netip.Addr, proto byte, port uin
 	for _, k := range []bpfRuleKey{{Ruleset: ruleset, Class: class, Proto: proto}, {Ruleset: ruleset, Class: class}, {Ruleset: ruleset, Proto: proto}, {Ruleset: ruleset}} {
 		for _, s := range m.rows[k] {
 			if s.First <= port && port <= s.Last {
-				return s.Decision&allow != 0
+				return s.Decision&letPass != 0
 			}
 		}
 	}
