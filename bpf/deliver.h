@@ -26,14 +26,14 @@ static __always_inline struct remote *find_remote(const struct addr *a)
 }
 
 // Packets that only the stack can treat rightly: those that a router must answer with an error, fragments (it puts
-// them together for whoever translates), options, SCTP, whose translation the datapath cannot look up, and those
-// that a queue on a pod's link waits for.
+// them together for whoever translates), options, SCTP, whose translation the datapath cannot look up, those that a
+// queue on a pod's link waits for, and all where another plugin connects pods.
 static __always_inline _Bool needs_stack(struct __sk_buff *ctx, struct packet *p)
 {
 	struct config *cfg = get_config();
 
 	return p->shaped || p->fragment || p->options || p->ttl <= 1 || p->proto == IPPROTO_SCTP || !cfg ||
-	       (cfg->ask_conntrack && is_translated(ctx, p));
+	       cfg->others_pods || (cfg->ask_conntrack && is_translated(ctx, p));
 }
 
 // One hop less to live, as every router does. The IPv4 checksum changes by the same amount (RFC 1624).
@@ -63,20 +63,24 @@ static __always_inline int set_macs(struct __sk_buff *ctx, const struct mac *to,
 	return bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0);
 }
 
-// Counts, and turns an outcome into what the kernel wants to hear. A packet for the stack still meets the programs
-// that others attached after ours. The redirects have been asked for by the stage that chose them.
-static __always_inline int finish(struct __sk_buff *ctx, int result)
+static __always_inline void count(__u32 outcome, __u32 bytes)
 {
-	__u32 outcome = result < 0 ? -result : result;
 	struct count *count = bpf_map_lookup_elem(&counts, &outcome);
 
 	if (count) {
 		count->packets++;
-		count->bytes += ctx->len;
+		count->bytes += bytes;
 	}
+}
+
+// Counts, and turns an outcome into what the kernel wants to hear. A packet for the stack still meets the programs
+// that others attached after ours. The redirects have been asked for by the stage that chose them.
+static __always_inline int finish(struct __sk_buff *ctx, int result)
+{
+	count(result < 0 ? -result : result, ctx->len);
 	if (result < 0)
 		return TC_ACT_SHOT;
-	return outcome == TO_STACK ? TC_ACT_UNSPEC : TC_ACT_REDIRECT;
+	return result == TO_STACK ? TC_ACT_UNSPEC : TC_ACT_REDIRECT;
 }
 
 // Into the pod's namespace in one hop. The MAC addresses are written anew: whoever forwards within the pod, a

@@ -11,7 +11,6 @@ enum {
 	TCP_SYN = 2,
 	TCP_RST = 4,
 	TCP_ACK = 16,
-	TCP_FLAGS = 13, // offset in the header
 
 	PORT_TRIES = 8, // for a source port that no other flow to the same backend has
 	FIRST_PORT = 32768,
@@ -57,16 +56,6 @@ static __always_inline _Bool is_marked(const struct addr *a)
 	return m && *m;
 }
 
-static __always_inline void set_tuple(struct tuple *t, const struct packet *p)
-{
-	t->src = p->src;
-	t->dst = p->dst;
-	t->sport = p->sport;
-	t->dport = p->dport;
-	t->proto = p->proto;
-	__builtin_memset(t->unused, 0, sizeof(t->unused));
-}
-
 // The tuple of the answers to what a flow makes of its packets.
 static __always_inline void set_answer(struct tuple *t, const struct flow *f, __u8 proto)
 {
@@ -93,23 +82,38 @@ static __always_inline void set_forward(struct work *w, const struct packet *p, 
 
 static __always_inline __u8 tcp_flags(struct __sk_buff *ctx, const struct packet *p)
 {
-	__u8 flags = 0;
+	__u8 flags = p->tcp;
 
-	if (p->proto == IPPROTO_TCP && (!p->fragment || p->first))
+	if (p->proto == IPPROTO_TCP && p->fragment && p->first)
 		bpf_skb_load_bytes(ctx, p->l4 + TCP_FLAGS, &flags, 1);
 	return flags;
 }
 
-// Fragments have the ports of the first one of them, which must come first.
-static __always_inline int find_ports(struct __sk_buff *ctx, struct packet *p)
+// The ports, or what stands for them: of an ICMP packet its number, if it has one, and its type.
+static __always_inline int load_ports(struct __sk_buff *ctx, const struct packet *p, struct fragment *ports)
 {
-	struct fragment_key key = {.src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto};
+	__be16 icmp[4];
+
+	if (!is_icmp(p))
+		return bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(*ports));
+	if (bpf_skb_load_bytes(ctx, p->l4, icmp, sizeof(icmp)) < 0)
+		return -1;
+	ports->sport = icmp[2];
+	ports->dport = icmp[0];
+	return 0;
+}
+
+// Fragments have the ports of the first one of them, which must come first.
+__noinline int find_ports(struct __sk_buff *ctx, struct packet *p)
+{
+	struct fragment_key key = {};
 	struct fragment ports, *found;
 
-	if (!p->fragment || p->ports)
+	if (!p || !p->fragment || p->ports)
 		return GO_ON;
+	key = (struct fragment_key){.src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto};
 	if (p->first) {
-		if (bpf_skb_load_bytes(ctx, p->l4, &ports, sizeof(ports)) < 0)
+		if (load_ports(ctx, p, &ports) < 0)
 			return -DROP_FRAGMENT;
 		bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
 	} else {

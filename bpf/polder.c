@@ -22,23 +22,37 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct packet *p, stru
 	return ep->shaped || needs_stack(ctx, p) ? TO_STACK : redirect_to_pod(ctx, p, ep);
 }
 
+// What comes before a packet's own way: Services, which deliver what they translate, and policies. Ep and r: its
+// destination's rows; the rest as in serve().
+static __always_inline int check(struct __sk_buff *ctx, struct packet *p, struct endpoint *ep, const struct remote *r,
+				 __u32 to_pod, __u32 outside)
+{
+	struct config *cfg = get_config();
+	int rc = GO_ON;
+
+	if (!cfg)
+		return TO_STACK;
+	if (cfg->services)
+		rc = serve(ctx, p, to_pod, outside);
+	if (rc == GO_ON && p->served)
+		return deliver_served(ctx, p);
+	if (rc != GO_ON || !is_isolated(ctx, p, cfg, ep) || is_judged_later(cfg, p, ep, r))
+		return rc;
+	return judge(ctx, p, ep);
+}
+
 // Where a pod's packet goes.
 static __always_inline int route_from_pod(struct __sk_buff *ctx, struct packet *p)
 {
 	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
 	struct remote *r = ep ? NULL : find_remote(&p->dst);
-	struct config *cfg = get_config();
 	int rc;
 
 	if ((ep ? !ep->ifindex : r && r->host) && is_tunnel_injection(p))
 		return -DROP_TUNNEL_INJECTION;
-	if (cfg && cfg->services) {
-		rc = serve(ctx, p, ep ? ep->ifindex : r && !r->host, 0);
-		if (rc != GO_ON)
-			return rc;
-		if (p->served)
-			return deliver_served(ctx, p);
-	}
+	rc = check(ctx, p, ep, r, ep ? ep->ifindex : r && !r->host, 0);
+	if (rc != GO_ON)
+		return rc;
 	if (ep && ep->ifindex)
 		return deliver(ctx, p, ep);
 	if (!r || needs_stack(ctx, p))
@@ -73,13 +87,9 @@ static __always_inline int route_from_network(struct __sk_buff *ctx, struct pack
 	if ((to_pod || cfg->services) &&
 	    (prefix_has(&cfg->pod_cidr[0], &p->src) || prefix_has(&cfg->pod_cidr[1], &p->src)))
 		return to_pod ? -DROP_SPOOFED_SOURCE : TO_STACK;
-	if (cfg->services) {
-		rc = serve(ctx, p, to_pod, 1);
-		if (rc != GO_ON)
-			return rc;
-		if (p->served)
-			return deliver_served(ctx, p);
-	}
+	rc = check(ctx, p, ep, NULL, to_pod, 1);
+	if (rc != GO_ON)
+		return rc;
 	if (!to_pod || !find_remote(&p->src))
 		return TO_STACK;
 	return deliver(ctx, p, ep);
@@ -159,15 +169,11 @@ static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packe
 	if (!peer || vni != cfg->tunnel_vni || !inner || !addr_equal(&peer->node, &inner->node))
 		return -DROP_UNKNOWN_TUNNEL_PEER;
 	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
-	if (cfg->services) {
-		rc = serve(ctx, p, ep && ep->ifindex, 1);
-		if (rc == REFUSED)
-			return refuse_by_tunnel(ctx, cfg, &peer->node);
-		if (rc != GO_ON)
-			return rc;
-		if (p->served)
-			return deliver_served(ctx, p);
-	}
+	rc = check(ctx, p, ep, NULL, ep && ep->ifindex, 1);
+	if (rc == REFUSED)
+		return refuse_by_tunnel(ctx, cfg, &peer->node);
+	if (rc != GO_ON)
+		return rc;
 	return ep && ep->ifindex ? deliver(ctx, p, ep) : TO_STACK;
 }
 
@@ -183,6 +189,12 @@ int from_tunnel(struct __sk_buff *ctx)
 	return finish(ctx, route_from_tunnel(ctx, &p, cfg));
 }
 
+// Is this a hook where what others may have translated is judged? The node's own packets come in nowhere.
+static __always_inline _Bool is_judged_here(const struct __sk_buff *ctx, const struct config *cfg)
+{
+	return cfg->policies && cfg->ask_conntrack && ctx->ingress_ifindex;
+}
+
 // Egress of the tunnel device, for packets of the datapath and of the stack alike: names the far end, if the datapath
 // has not.
 SEC("tc")
@@ -192,12 +204,16 @@ int to_tunnel(struct __sk_buff *ctx)
 	struct packet p = {};
 	struct config *cfg = get_config();
 	struct remote *r;
+	int rc;
 
 	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0) == 0 ||
 	    bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0)
 		return TC_ACT_UNSPEC;
 	if (!cfg || parse(ctx, &p) != GO_ON)
 		return finish(ctx, -DROP_MALFORMED);
+	rc = is_judged_here(ctx, cfg) ? judge_leaving(ctx, &p) : GO_ON;
+	if (rc != GO_ON)
+		return finish(ctx, rc);
 	r = find_remote(&p.dst);
 	if (!r || set_tunnel_key(ctx, &r->node, cfg->tunnel_vni) < 0 || set_tunnel_macs(ctx) < 0)
 		return finish(ctx, -DROP_NO_TUNNEL_PEER);
@@ -224,8 +240,16 @@ int to_pod(struct __sk_buff *ctx)
 {
 	struct config *cfg = get_config();
 	struct packet p = {};
+	int rc;
 
-	if (cfg && cfg->services && parse(ctx, &p) == GO_ON)
+	if (!cfg || !(cfg->services || cfg->policies) || parse(ctx, &p) != GO_ON)
+		return TC_ACT_UNSPEC;
+	if (cfg->policies && ctx->ingress_ifindex && ctx->ingress_ifindex != ctx->ifindex) {
+		rc = judge_leaving(ctx, &p);
+		if (rc != GO_ON)
+			return finish(ctx, rc);
+	}
+	if (cfg->services)
 		follow_answer(ctx, &p);
 	return TC_ACT_UNSPEC;
 }
@@ -280,9 +304,20 @@ int to_network(struct __sk_buff *ctx)
 	struct config *cfg = get_config();
 	struct work *w = get_work();
 	struct packet p = {};
+	_Bool serves, judges;
 	struct remote *r;
+	int rc;
 
-	if (!w || !cfg || !cfg->services || (ctx->ingress_ifindex && !cfg->others_pods) || parse(ctx, &p) != GO_ON)
+	if (!w || !cfg)
+		return TC_ACT_UNSPEC;
+	judges = is_judged_here(ctx, cfg);
+	serves = cfg->services && (!ctx->ingress_ifindex || cfg->others_pods);
+	if (!(judges || serves) || parse(ctx, &p) != GO_ON)
+		return TC_ACT_UNSPEC;
+	rc = judges ? judge_leaving(ctx, &p) : GO_ON;
+	if (rc != GO_ON)
+		return finish(ctx, rc);
+	if (!serves)
 		return TC_ACT_UNSPEC;
 	if (!cfg->host_cookie && !ctx->ingress_ifindex)
 		return finish(ctx, deliver_from_host(ctx, &p, serve(ctx, &p, 0, 0)));
