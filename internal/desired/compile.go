@@ -141,7 +141,7 @@ func find(nodes []cluster.Node, name string) (self cluster.Node, why string) {
 // PodHooks are the programs on a pod's link, in the order in which they are attached.
 func PodHooks(opts Options, link string) []Hook {
 	hooks := []Hook{{link, FromPod}}
-	if opts.Services {
+	if opts.Services || opts.Policies {
 		hooks = append(hooks, Hook{link, ToPod})
 	}
 	return hooks
@@ -156,7 +156,7 @@ func hooks(opts Options, local cluster.Local, tunnel bool) map[Hook]int {
 	}
 	for _, l := range local.Uplinks {
 		h[Hook{l.Name, FromNetwork}] = l.Index
-		if opts.Services {
+		if opts.Services || opts.Policies {
 			h[Hook{l.Name, ToNetwork}] = l.Index
 		}
 	}
