@@ -56,7 +56,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	}
 	for _, p := range local.Pods {
 		problems = append(problems, podProblems(p)...)
-		if !p.Up { // the kernel takes no route to it, and nothing would come through
+		if !p.Up && !p.Behind { // the kernel takes no route to it, and nothing would come through
 			continue
 		}
 		rows := route.CompilePod(self, p)
@@ -107,7 +107,7 @@ func podProblems(p cluster.LocalPod) (problems []cluster.Problem) {
 		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
 			"somebody overwrote its record (ifalias): whose it is, is not known; it keeps %v, as the kernel says; deleting the pod removes it", p.Addresses)})
 	}
-	if !p.Up {
+	if !p.Up && !p.Behind {
 		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
 			"its link %s is down: its ADD was cut off, or somebody set it down; the runtime's DEL removes it, 'ip link set %[1]s up' mends it", p.Link)})
 	}
