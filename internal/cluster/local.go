@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
+
+	"github.com/polder-net/polder/internal/plain"
 )
 
 // MAC is an Ethernet address. An array, so that rows which hold one can be compared.
@@ -121,16 +123,13 @@ func HashName(namespace, name string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// LinkName is the name of the host side of an attachment's link: the same for every ADD of it, and known without asking
-// anybody. The parts hold no slash, so different attachments have different texts. 14 bytes of the 15 that the
-// kernel allows.
+// LinkName is the name of the host side of an attachment's link.
 func LinkName(network, containerID, ifname string) string {
-	sum := sha256.Sum256([]byte(network + "/" + containerID + "/" + ifname))
-	return LinkPrefix + hex.EncodeToString(sum[:])[:11]
+	return plain.LinkName(network, containerID, ifname)
 }
 
 // LinkPrefix begins the name of every pod's link.
-const LinkPrefix = "pdr"
+const LinkPrefix = plain.LinkPrefix
 
 // HostPort is a port of the node that leads to a port of a pod on it (a container's hostPort, CNI's portMappings).
 type HostPort struct {
