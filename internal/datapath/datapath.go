@@ -31,6 +31,7 @@ type Datapath struct {
 	tcx      bool
 	outcomes []string
 	services services
+	policies policies
 	writes   Writes
 	sockets  map[desired.Program]link.Link
 }

@@ -70,6 +70,9 @@ func (d *Datapath) syncConfig(want desired.Config) ([]Change, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	entry := encodeConfig(want)
+	if want.Policies {
+		entry.Blocks |= have.Blocks // who writes the blocks says when there are none any more
+	}
 	if have == entry {
 		return nil, nil
 	}
