@@ -30,7 +30,7 @@ const (
 
 func layers() map[string]layer {
 	return map[string]layer{
-		"internal/cluster": core, "internal/table": core, "internal/ipam": core, "internal/route": core,
+		"internal/plain": core, "internal/cluster": core, "internal/table": core, "internal/ipam": core, "internal/route": core,
 		"internal/service": core, "internal/policy": core, "internal/desired": core,
 		"internal/oracle":  core, // what tests judge by, and the command line explains with
 		"internal/explain": core, // the oracle's answers in words
@@ -51,6 +51,7 @@ func layers() map[string]layer {
 // sideways are the imports within a layer that there are, and why.
 func sideways() map[string][]string {
 	return map[string][]string{
+		"internal/cluster": {"internal/plain"},                     // whose words are its own, too
 		"internal/ipam":    {"internal/cluster", "internal/table"}, // all of the core reads the inputs
 		"internal/route":   {"internal/cluster", "internal/table"}, // and says its rows
 		"internal/service": {"internal/cluster", "internal/table"},

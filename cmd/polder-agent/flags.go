@@ -14,7 +14,7 @@ import (
 	"github.com/polder-net/polder/internal/route"
 )
 
-// flags are all there is to set. Another needs a decision record (docs/adr/0009-a-ninth-flag.md).
+// flags are all there is to set. Another needs a decision record (docs/adr/0017-a-tenth-flag.md).
 type flags struct {
 	node       string
 	manifests  string
@@ -34,7 +34,7 @@ Flags:
 `
 
 func parseFlags(args []string, stderr io.Writer) (flags, error) {
-	f := flags{options: desired.Options{Routing: route.ModeAuto, Services: true}}
+	f := flags{options: desired.Options{Routing: route.ModeAuto, Services: true, Policies: true}}
 	fs := flag.NewFlagSet("polder-agent", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&f.node, "node", defaultNode(), "this node's `name` in the cluster; default: $NODE_NAME, else the host's name")
@@ -46,6 +46,8 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 		func(s string) error { return parsePrefixes(s, &f.options.NeverMasquerade) })
 	fs.Func("services", "serve Services, as kube-proxy does: `mode` on, off, or external-ips: on, and honour spec.externalIPs (default on)",
 		func(s string) error { return parseServices(s, &f.options) })
+	fs.Func("policies", "isolate pods as NetworkPolicies and ClusterNetworkPolicies say: `mode` on or off (default on)",
+		func(s string) error { return parsePolicies(s, &f.options.Policies) })
 	fs.StringVar(&f.cniBin, "cni-bin", "/opt/cni/bin", "install the CNI plugin in this `folder`; empty: do not")
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:9876", "`address` of /healthz, /readyz and /metrics; empty: none")
 	fs.TextVar(&f.level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
@@ -96,6 +98,14 @@ func parseServices(s string, o *desired.Options) error {
 		return nil
 	}
 	return errors.New("want on, off or external-ips")
+}
+
+func parsePolicies(s string, on *bool) error {
+	if s != "on" && s != "off" {
+		return errors.New("want on or off")
+	}
+	*on = s == "on"
+	return nil
 }
 
 func parsePrefixes(s string, prefixes *[]netip.Prefix) error {

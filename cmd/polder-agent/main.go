@@ -69,11 +69,14 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 			return err
 		}
 	} else {
-		kube, err := watch.Kube(f.kubeconfig, f.node, version, f.options.Services, false, log)
+		kube, err := watch.Kube(f.kubeconfig, f.node, version, f.options.Services, f.options.Policies, log)
 		if err != nil {
 			return err
 		}
 		cfg.Source = kube
+		cfg.Tell = func(ctx context.Context, e agent.PodEvent) error {
+			return kube.WarnPod(ctx, e.Pod, e.UID, e.Reason, e.Message)
+		}
 		if f.options.Routing != route.ModeOff { // else that is for the plugin that connects pods to say
 			cfg.Ready = kube.MarkNetworkReady
 		}

@@ -17,6 +17,7 @@ import (
 type fakeAgent struct {
 	mu       sync.Mutex
 	links    map[api.Attachment]api.Response
+	guarded  map[api.Attachment][]api.Address // of another plugin
 	reserved map[api.Attachment][]api.Address
 	next     netip.Addr
 	requests []api.Request
@@ -29,7 +30,7 @@ type fakeAgent struct {
 func startAgent(t *testing.T, socket string) *fakeAgent {
 	t.Helper()
 	a := &fakeAgent{
-		links: map[api.Attachment]api.Response{}, reserved: map[api.Attachment][]api.Address{},
+		links: map[api.Attachment]api.Response{}, guarded: map[api.Attachment][]api.Address{}, reserved: map[api.Attachment][]api.Address{},
 		refuse: map[api.Verb]api.Error{}, vanish: map[api.Verb]bool{}, next: netip.MustParseAddr("10.9.0.2"),
 	}
 	l, err := api.Listen(socket)
@@ -69,11 +70,21 @@ func (a *fakeAgent) handle(ctx context.Context, req api.Request, netns *os.File)
 }
 
 func (a *fakeAgent) do(req api.Request) api.Response {
+	switch {
+	case req.Behind && req.Verb == api.Add:
+		a.guarded[req.Attachment] = req.Addresses
+		return api.Response{}
+	case req.Behind && !slices.Equal(a.guarded[req.Attachment], req.Addresses):
+		return refusal(api.CodeUnknownContainer, "guarded is %v", a.guarded[req.Attachment])
+	case req.Behind:
+		return api.Response{}
+	}
 	switch req.Verb {
 	case api.Add:
 		return a.add(req)
 	case api.Del:
 		delete(a.links, req.Attachment)
+		delete(a.guarded, req.Attachment)
 	case api.Check:
 		return a.check(req)
 	case api.GC:

@@ -7,23 +7,30 @@ import (
 	"github.com/polder-net/polder/internal/api"
 )
 
-func TestBehindAnotherPluginItsResultIsPassedOn(t *testing.T) {
+func TestBehindAnotherPluginItsResultIsPassedOnAndItsLinkGuarded(t *testing.T) {
 	for _, version := range supported() {
 		t.Run(version, func(t *testing.T) {
 			r := newRig(t)
 			prev := `{"cniVersion":"` + version + `","interfaces":[{"name":"veth9","vendor":[1]},{"name":"eth0","sandbox":"` + r.netns + `"}],
 				"ips":[{"version":"4","address":"10.1.0.5/16","interface":1}],"dns":{"domain":"x"},"more":{"a":null}}`
 			c := withPrev(conf(version), prev)
-			sameJSON(t, r.mustRun("polder-cni", "ADD", c, nil), prev)
+			args := env{"CNI_ARGS": "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;IgnoreUnknown=1"}
+			sameJSON(t, r.mustRun("polder-cni", "ADD", c, args), prev)
+			req, netns := r.agent.last(t)
+			if !req.Behind || !netns || req.PodNamespace != "default" || req.PodName != "web" || len(req.Addresses) != 1 ||
+				req.Addresses[0].Prefix.String() != "10.1.0.5/16" || req.Pod == nil || req.Pod.Name != "eth0" {
+				t.Errorf("the agent was asked: %+v, with a namespace: %t", req, netns)
+			}
 			if version >= "0.4.0" {
 				r.mustRun("polder-cni", "CHECK", c, nil)
 			}
-			if asked := r.agent.asked(); asked != "" {
-				t.Errorf("the agent was asked: %s", asked)
-			}
 			r.mustRun("polder-cni", "DEL", c, nil)
+			if version >= "0.4.0" {
+				r.mustFail("polder-cni", "CHECK", c, nil, api.CodeUnknownContainer)
+			}
 			r.agent.stop()
 			r.mustRun("polder-cni", "DEL", c, nil)
+			r.mustFail("polder-cni", "ADD", c, nil, api.CodeTryAgain) // it would be open
 			if version >= "1.1.0" {
 				r.mustFail("polder-cni", "STATUS", conf(version), nil, api.CodeNotAvailable)
 			}
@@ -36,6 +43,7 @@ func TestEarlierResultOfAnotherVersionIsConverted(t *testing.T) {
 	prev := `{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x","mtu":1400}],"ips":[{"address":"10.1.0.5/16","interface":0}]}`
 	sameJSON(t, r.mustRun("polder-cni", "ADD", withPrev(conf("0.4.0"), prev), nil),
 		`{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"version":"4","address":"10.1.0.5/16","interface":0}],"dns":{}}`)
+	r.mustRun("polder-cni", "DEL", conf("0.4.0"), nil)
 	sameJSON(t, r.mustRun("polder-cni", "ADD", withPrev(conf("0.3.1"), `{"ips":[{"version":"4","address":"10.1.0.5/16"}]}`), nil),
 		`{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.1.0.5/16"}]}`)
 }
@@ -70,5 +78,33 @@ func TestAddressesOfAnotherMainPluginAreLeftToIt(t *testing.T) {
 	r.mustFail("polder-cni", "ADD", withPrev(c, prev), nil, api.CodeUnsupported)
 	if r.ipamCalls() != "" {
 		t.Errorf("plugin was called for %s", r.ipamCalls())
+	}
+}
+
+func TestWithoutAnAddressThereIsNothingToGuard(t *testing.T) {
+	r := newRig(t)
+	prev := `{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"` + r.netns + `"},{"name":"eth1","sandbox":"` + r.netns + `"}],
+		"ips":[{"address":"10.1.0.5/16","interface":1}]}`
+	c := withPrev(conf("1.1.0"), prev)
+	sameJSON(t, r.mustRun("polder-cni", "ADD", c, nil), prev)
+	r.mustRun("polder-cni", "CHECK", c, nil)
+	if asked := r.agent.asked(); asked != "" {
+		t.Errorf("the agent was asked: %s", asked)
+	}
+}
+
+func TestAGuardThatTheAgentRefusesFailsTheAddition(t *testing.T) {
+	r := newRig(t)
+	prev := `{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"` + r.netns + `"}],"ips":[{"address":"10.1.0.5/16","interface":0}]}`
+	c := withPrev(conf("1.1.0"), prev)
+	r.agent.change(func() { r.agent.refuse[api.Add] = api.Error{Code: api.CodeUnsupported, Msg: "no veth"} })
+	r.mustFail("polder-cni", "ADD", c, nil, api.CodeUnsupported)
+	if asked := r.agent.asked(); asked != "add" {
+		t.Errorf("the agent was asked: %s", asked)
+	}
+	r.agent.change(func() { delete(r.agent.refuse, api.Add); r.agent.vanish[api.Add] = true })
+	r.mustFail("polder-cni", "ADD", c, nil, api.CodeInternal)
+	if asked := r.agent.asked(); asked != "add del" || len(r.agent.guarded) > 0 {
+		t.Errorf("the agent was asked: %s", asked)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/polder-net/polder/internal/api"
 )
 
-// checkLink is CHECK of the main plugin. Behind another one, where the result lacks Polder's link, nothing is ours.
+// checkLink is CHECK of the main plugin. Behind another one, where the result lacks Polder's link, the guard alone is ours.
 func checkLink(ctx context.Context, c *call) ([]byte, error) {
 	prev, err := parseResult("prevResult", c.conf.prev, c.conf.version)
 	if err != nil {
@@ -23,7 +23,7 @@ func checkLink(ctx context.Context, c *call) ([]byte, error) {
 	defer netns.Close()
 	host := c.ownHost(prev)
 	if host == nil {
-		return nil, nil
+		return nil, checkBehind(ctx, c, prev, netns)
 	}
 	req, err := c.checkRequest(prev, host, netns)
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 	"github.com/polder-net/polder/internal/api"
 )
 
-// addLink is ADD of the main plugin; behind another one, which the presence of its result says, it changes nothing.
+// addLink is ADD of the main plugin; behind another one, which the presence of its result says, it has the link guarded.
 func addLink(ctx context.Context, c *call) ([]byte, error) {
 	if c.conf.prev != nil {
-		return passOn(c.conf)
+		return addBehind(ctx, c)
 	}
 	req := c.request(api.Add)
 	req.Masquerade, req.Shaped, req.PortMappings = c.conf.masquerade, c.conf.shaped, c.conf.ports

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/polder-net/polder/internal/api"
-	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/plain"
 )
 
 // portMappings is where the runtime says which ports of the node are to lead to the pod.
@@ -69,8 +69,8 @@ func parsePort(what string, raw json.RawMessage) (m api.PortMapping, asked bool,
 	return m, true, err
 }
 
-func parseProtocol(what, text string) (cluster.Protocol, error) {
-	for _, p := range []cluster.Protocol{cluster.TCP, cluster.UDP, cluster.SCTP} {
+func parseProtocol(what, text string) (plain.Protocol, error) {
+	for _, p := range []plain.Protocol{plain.TCP, plain.UDP, plain.SCTP} {
 		if strings.ToUpper(text) == p.String() {
 			return p, nil
 		}

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/polder-net/polder/internal/api"
-	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/plain"
 )
 
 func ports(entries string) string {
@@ -22,10 +22,10 @@ func TestPortMappingsReachTheAgent(t *testing.T) {
 		{"hostPort":1,"containerPort":65535,"protocol":"Sctp","hostIP":"2001:db8::1"},
 		{"hostPort":443,"containerPort":443,"protocol":"TCP","hostIP":"::ffff:192.0.2.1"}]`)
 	want := []api.PortMapping{
-		{HostPort: 80, ContainerPort: 8080, Protocol: cluster.TCP},
-		{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 65535, ContainerPort: 1, Protocol: cluster.UDP},
-		{HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 1, ContainerPort: 65535, Protocol: cluster.SCTP},
-		{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 443, ContainerPort: 443, Protocol: cluster.TCP},
+		{HostPort: 80, ContainerPort: 8080, Protocol: plain.TCP},
+		{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 65535, ContainerPort: 1, Protocol: plain.UDP},
+		{HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 1, ContainerPort: 65535, Protocol: plain.SCTP},
+		{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 443, ContainerPort: 443, Protocol: plain.TCP},
 	}
 	result := r.mustRun("polder-cni", "ADD", c, nil)
 	if req, _ := r.agent.last(t); !reflect.DeepEqual(req.PortMappings, want) {

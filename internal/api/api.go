@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"net/netip"
 
-	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/plain"
 )
 
 // Socket is where the agent listens.
@@ -17,7 +17,7 @@ const Socket = "/run/polder/agent.sock"
 type Verb string
 
 // The verbs. Add, Del, Check, GC and Status are CNI's for a pod's link; Reserve, Release and Reserved are ADD, DEL and
-// CHECK of the IPAM plugin, for a link that is someone else's; Report, Services and Trace are for people.
+// CHECK of the IPAM plugin, for a link that is someone else's; Report, Services, Trace and Drops are for people.
 const (
 	Add      Verb = "add"
 	Del      Verb = "del"
@@ -30,6 +30,7 @@ const (
 	Report   Verb = "report"
 	Services Verb = "services"
 	Trace    Verb = "trace"
+	Drops    Verb = "drops"
 )
 
 // Attachment is what CNI identifies by the pair of container and interface, within a network.
@@ -42,7 +43,7 @@ type Attachment struct {
 // HostLink is the name of the host side of an attachment's link: the same for every ADD of it, and known without
 // asking anybody.
 func (a Attachment) HostLink() string {
-	return cluster.LinkName(a.Network, a.ContainerID, a.Ifname)
+	return plain.LinkName(a.Network, a.ContainerID, a.Ifname)
 }
 
 // Request is one request. Add and Check carry the pod's network namespace as a file descriptor beside it; Del does
@@ -73,6 +74,10 @@ type Request struct {
 	// Add: a later plugin of the chain limits the pod's bandwidth on its link.
 	Shaped bool `json:"shaped,omitempty"`
 
+	// Add, Check: another plugin made the link and gave Addresses. The agent guards it and changes nothing of it; its
+	// answer is empty.
+	Behind bool `json:"behind,omitempty"`
+
 	// Add: the ports of the node that are to lead to the pod; without Services, the agent refuses them: CodeUnsupported.
 	// Check: those that were.
 	PortMappings []PortMapping `json:"portMappings,omitempty"`
@@ -91,6 +96,7 @@ type Request struct {
 
 	Services *ServicesRequest `json:"services,omitempty"` // Services: nil: all
 	Trace    *TraceRequest    `json:"trace,omitempty"`
+	Drops    *DropsRequest    `json:"drops,omitempty"` // Drops: nil: the counters
 }
 
 // Address is one address of a pod.
@@ -108,10 +114,10 @@ type Route struct {
 
 // PortMapping is a port of the node that leads to one of the pod's.
 type PortMapping struct {
-	HostIP        netip.Addr       `json:"hostIP,omitzero"` // none: all addresses of the node; unspecified: all of its family
-	HostPort      uint16           `json:"hostPort"`
-	ContainerPort uint16           `json:"containerPort"`
-	Protocol      cluster.Protocol `json:"protocol"`
+	HostIP        netip.Addr     `json:"hostIP,omitzero"` // none: all addresses of the node; unspecified: all of its family
+	HostPort      uint16         `json:"hostPort"`
+	ContainerPort uint16         `json:"containerPort"`
+	Protocol      plain.Protocol `json:"protocol"`
 }
 
 // Interface is one end of a pod's link.
@@ -125,7 +131,7 @@ type Interface struct {
 type Response struct {
 	Error *Error `json:"error,omitempty"`
 
-	// Add: both ends, then what is inside. Reserve: Addresses and Routes alone; no Routes: the default route of each
+	// Add: both ends, then what is inside; Behind: nothing. Reserve: Addresses and Routes alone; no Routes: the default route of each
 	// family of Addresses.
 	Host      *Interface `json:"host,omitempty"`
 	Pod       *Interface `json:"pod,omitempty"`

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/plain"
 )
 
 // ValidatePorts says what in a list of mappings cannot be: also that two of them give one port of the node to different
@@ -28,7 +28,7 @@ func ValidatePorts(mappings []PortMapping) error {
 }
 
 func (m PortMapping) validate() error {
-	protocols := m.Protocol == cluster.TCP || m.Protocol == cluster.UDP || m.Protocol == cluster.SCTP
+	protocols := m.Protocol == plain.TCP || m.Protocol == plain.UDP || m.Protocol == plain.SCTP
 	switch {
 	case !protocols:
 		return errors.New("port mapping without a protocol of TCP, UDP or SCTP")

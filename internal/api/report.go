@@ -62,7 +62,26 @@ type LocalPod struct {
 	Network     string       `json:"network"`
 	ContainerID string       `json:"containerID"`
 	Ifname      string       `json:"ifname"` // inside the pod
+
+	Policies *PodPolicies `json:"policies,omitempty"` // nil: policies are off
 }
+
+// PodPolicies is what policies make of a pod.
+type PodPolicies struct {
+	Ingress PolicyState `json:"ingress"`
+	Egress  PolicyState `json:"egress"`
+	Why     string      `json:"why,omitempty"` // a direction is closed: in words
+}
+
+// PolicyState is what policies make of one direction.
+type PolicyState string
+
+// The states.
+const (
+	Open     PolicyState = "open"     // no policy isolates the pod
+	Isolated PolicyState = "isolated" // what its policies allow passes
+	Closed   PolicyState = "closed"   // nothing passes but to and from its own node
+)
 
 // Hook is a program of the datapath on a link.
 type Hook struct {

@@ -33,7 +33,7 @@ func (r *Request) Validate() error {
 		if err := r.validateGC(); err != nil {
 			return err
 		}
-	case Status, Report, Services, Trace: // about no network, or one
+	case Status, Report, Services, Trace, Drops: // about no network, or one
 		if r.Network != "" {
 			if err := ValidateNetwork(r.Network); err != nil {
 				return err
@@ -44,6 +44,9 @@ func (r *Request) Validate() error {
 	}
 	if r.Verb == Trace && r.Trace == nil {
 		return errors.New("nothing is said about what to trace")
+	}
+	if r.Behind && (r.Verb != Add && r.Verb != Check || len(r.Addresses) == 0) {
+		return fmt.Errorf("%s behind another plugin with the addresses %v cannot be", r.Verb, r.Addresses)
 	}
 	return errors.Join(ValidatePod(r.PodNamespace, r.PodName), r.validateLink(), r.Services.validate(), r.Trace.validate())
 }

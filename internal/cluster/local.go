@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
+
+	"github.com/polder-net/polder/internal/plain"
 )
 
 // MAC is an Ethernet address. An array, so that rows which hold one can be compared.
@@ -79,8 +81,10 @@ type LocalPod struct {
 	ContainerID string // as the runtime gave it
 	Ifname      string // the interface's name inside the pod
 
-	// Namespace and Name of the Kubernetes pod; empty where the runtime named none, or the record had no room.
+	// Namespace and Name of the Kubernetes pod; empty where the runtime named none, or the record had no room. Then
+	// NameHash is the HashName that it had room for; empty: there is no name.
 	Namespace, Name string
+	NameHash        string
 
 	Addresses []netip.Addr // the pod's own, at most one a family with Polder's IPAM
 
@@ -94,6 +98,9 @@ type LocalPod struct {
 	// HostPorts are the ports of this node that lead to the pod.
 	HostPorts []HostPort
 
+	// Behind: another CNI plugin made the link and gave the addresses. Polder guards it, and changes nothing of it.
+	Behind bool
+
 	// Shaped: somebody limits the pod's bandwidth by queues on its link, so its packets must pass through them.
 	Shaped bool
 
@@ -102,19 +109,27 @@ type LocalPod struct {
 	Late            bool
 }
 
-// Holds are the addresses that no other pod may get.
-func (p LocalPod) Holds() []netip.Addr { return slices.Concat(p.Addresses, p.Held) }
+// Holds are the addresses that Polder may give to no other pod. What another plugin gave is that one's to keep.
+func (p LocalPod) Holds() []netip.Addr {
+	if p.Behind {
+		return nil
+	}
+	return slices.Concat(p.Addresses, p.Held)
+}
 
-// LinkName is the name of the host side of an attachment's link: the same for every ADD of it, and known without asking
-// anybody. The parts hold no slash, so different attachments have different texts. 14 bytes of the 15 that the
-// kernel allows.
+// HashName stands for a pod's name where there is no room for it: 16 digits.
+func HashName(namespace, name string) string {
+	sum := sha256.Sum256([]byte(namespace + "/" + name))
+	return hex.EncodeToString(sum[:8])
+}
+
+// LinkName is the name of the host side of an attachment's link.
 func LinkName(network, containerID, ifname string) string {
-	sum := sha256.Sum256([]byte(network + "/" + containerID + "/" + ifname))
-	return LinkPrefix + hex.EncodeToString(sum[:])[:11]
+	return plain.LinkName(network, containerID, ifname)
 }
 
 // LinkPrefix begins the name of every pod's link.
-const LinkPrefix = "pdr"
+const LinkPrefix = plain.LinkPrefix
 
 // HostPort is a port of the node that leads to a port of a pod on it (a container's hostPort, CNI's portMappings).
 type HostPort struct {

@@ -1,28 +1,20 @@
 package cluster
 
-import "net/netip"
+import (
+	"net/netip"
 
-// Protocol is an IP protocol number (IANA).
-type Protocol uint8
-
-// The protocols that Services have.
-const (
-	TCP  Protocol = 6
-	UDP  Protocol = 17
-	SCTP Protocol = 132
+	"github.com/polder-net/polder/internal/plain"
 )
 
-func (p Protocol) String() string {
-	switch p {
-	case TCP:
-		return "TCP"
-	case UDP:
-		return "UDP"
-	case SCTP:
-		return "SCTP"
-	}
-	return "unknown"
-}
+// Protocol is an IP protocol number (IANA).
+type Protocol = plain.Protocol
+
+// The protocols that Services and policies have.
+const (
+	TCP  = plain.TCP
+	UDP  = plain.UDP
+	SCTP = plain.SCTP
+)
 
 // Service is what Polder reads of a Kubernetes Service that this node's proxy is to serve. Those that no proxy serves
 // (headless, ExternalName) and those of another proxy (label service.kubernetes.io/service-proxy-name) are left out.

@@ -56,7 +56,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	}
 	for _, p := range local.Pods {
 		problems = append(problems, podProblems(p)...)
-		if !p.Up { // the kernel takes no route to it, and nothing would come through
+		if !p.Up && !p.Behind { // the kernel takes no route to it, and nothing would come through
 			continue
 		}
 		rows := route.CompilePod(self, p)
@@ -107,7 +107,7 @@ func podProblems(p cluster.LocalPod) (problems []cluster.Problem) {
 		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
 			"somebody overwrote its record (ifalias): whose it is, is not known; it keeps %v, as the kernel says; deleting the pod removes it", p.Addresses)})
 	}
-	if !p.Up {
+	if !p.Up && !p.Behind {
 		problems = append(problems, cluster.Problem{Object: object, Message: fmt.Sprintf(
 			"its link %s is down: its ADD was cut off, or somebody set it down; the runtime's DEL removes it, 'ip link set %[1]s up' mends it", p.Link)})
 	}
@@ -141,7 +141,7 @@ func find(nodes []cluster.Node, name string) (self cluster.Node, why string) {
 // PodHooks are the programs on a pod's link, in the order in which they are attached.
 func PodHooks(opts Options, link string) []Hook {
 	hooks := []Hook{{link, FromPod}}
-	if opts.Services {
+	if opts.Services || opts.Policies {
 		hooks = append(hooks, Hook{link, ToPod})
 	}
 	return hooks
@@ -156,7 +156,7 @@ func hooks(opts Options, local cluster.Local, tunnel bool) map[Hook]int {
 	}
 	for _, l := range local.Uplinks {
 		h[Hook{l.Name, FromNetwork}] = l.Index
-		if opts.Services {
+		if opts.Services || opts.Policies {
 			h[Hook{l.Name, ToNetwork}] = l.Index
 		}
 	}

@@ -25,6 +25,9 @@ var (
 	// ErrNotFound: there is no such link.
 	ErrNotFound = errors.New("no such link")
 
+	// ErrNoEnd: a pod's interface has no other end on this node that a program could guard.
+	ErrNoEnd = errors.New("the interface has no veth end on this node: policies cannot be enforced there")
+
 	// ErrForeign: something that is not Polder's is in the way. It is left alone.
 	ErrForeign = errors.New("something that is not Polder's is in the way")
 )

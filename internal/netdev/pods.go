@@ -12,11 +12,12 @@ import (
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// podLink is a link under a pod's name: the host's end, and the far one.
+// podLink is a link under a pod's name, or with the record of a pod that is another plugin's: the host's end, and the
+// far one.
 type podLink struct{ host, pod link }
 
 // Pods lists the pods' links, sorted by name, and the names of links that look like a pod's but have no record yet:
-// additions that never finished.
+// additions that never finished. The links of another plugin's pods are known by their records, whatever their names.
 //
 // A record that someone overwrote does not unmake the pod: what the kernel knows of it is listed, marked as damaged.
 func (k *Kernel) Pods() (pods []cluster.LocalPod, unfinished []string, err error) {
@@ -28,7 +29,7 @@ func (k *Kernel) Pods() (pods []cluster.LocalPod, unfinished []string, err error
 	var damaged []podLink
 	for _, l := range links {
 		p, err := decodeRecord(l.host.alias)
-		if err != nil || LinkName(p.Network, p.ContainerID, p.Ifname) != l.host.name {
+		if err != nil || p.Behind == isPodLink(l.host.name) || !p.Behind && LinkName(p.Network, p.ContainerID, p.Ifname) != l.host.name {
 			damaged = append(damaged, l)
 			continue
 		}
@@ -53,13 +54,13 @@ func (k *Kernel) Pods() (pods []cluster.LocalPod, unfinished []string, err error
 	return pods, unfinished, nil
 }
 
-// podLinks lists the links under pods' names, whatever their records say.
+// podLinks lists the links under pods' names, whatever their records say, and those that another plugin's pods have.
 func (k *Kernel) podLinks() ([]podLink, error) {
 	veths, err := k.links("veth")
 	if err != nil {
 		return nil, err
 	}
-	veths = slices.DeleteFunc(veths, func(l link) bool { return !isPodLink(l.name) })
+	veths = slices.DeleteFunc(veths, func(l link) bool { return !isPodLink(l.name) && !isBehindRecord(l.alias) })
 	peers, err := k.peers(veths)
 	if err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func (k *Kernel) peers(list []link) ([]link, error) {
 // far end's other addresses may be the pod's own making: they are held, and not delivered to. An address that
 // another pod's record names is that pod's.
 func (k *Kernel) recoverPod(l podLink, known map[netip.Addr]bool) (cluster.LocalPod, error) {
-	p := cluster.LocalPod{Ifname: l.pod.name, Damaged: true}
+	p := cluster.LocalPod{Ifname: l.pod.name, Damaged: true, Behind: !isPodLink(l.host.name)}
 	prefixes, err := k.addressesAt(l.host.netnsID, l.pod.index)
 	switch {
 	case err != nil && (gone(err) || errors.Is(err, unix.EINVAL)): // the link, or its namespace
@@ -128,7 +129,7 @@ func (k *Kernel) recoverPod(l podLink, known map[netip.Addr]bool) (cluster.Local
 	}
 	p.Addresses = slices.DeleteFunc(led, func(a netip.Addr) bool { return known[a] })
 	for _, own := range prefixes {
-		if a := own.Addr(); own.IsSingleIP() && !known[a] && !slices.Contains(p.Addresses, a) {
+		if a := own.Addr(); (own.IsSingleIP() || p.Behind) && isPodAddress(a) && !a.IsLinkLocalUnicast() && !known[a] && !slices.Contains(p.Addresses, a) {
 			p.Held = append(p.Held, a)
 		}
 	}

@@ -15,8 +15,10 @@ const (
 	linkDigits = 11 // with the prefix 14, of 15 that the kernel allows (IFNAMSIZ)
 
 	recordPlain  = "pdr2"
-	recordShaped = "pdr2s" // somebody limits the pod's bandwidth by queues on its link
-	recordMax    = 255     // bytes; the kernel keeps no longer alias (IFALIASZ)
+	recordBehind = "b" // follows it where another plugin made the link
+	recordShaped = "s" // and this, where somebody limits the pod's bandwidth by queues on its link
+	recordMax    = 255 // bytes; the kernel keeps no longer alias (IFALIASZ)
+	hashMark     = "#" // of a word that stands for a pod's name
 
 	// The first words of records without a checksum: agents before wrote them, and their pods may still run.
 	unsummedPlain  = "polder1"
@@ -50,9 +52,10 @@ func podMAC(network, containerID, ifname string) cluster.MAC {
 
 // encodeRecord writes what identifies a pod's attachment, in one line:
 //
-//	pdr2 <network> <containerID> <ifname> <address[,address]> [<namespace>/<name>] <checksum>
+//	pdr2[b][s] <network> <containerID> <ifname> <address[,address]> [<namespace>/<name>] <checksum>
 //
-// The Kubernetes pod is left out where it does not fit; everything else must.
+// Where the Kubernetes pod's name does not fit, "#" and its hash stand for it: which policies a pod has must not be
+// forgotten.
 func encodeRecord(p cluster.LocalPod) (string, error) {
 	addrs := make([]string, len(p.Addresses))
 	for i, a := range p.Addresses {
@@ -61,11 +64,7 @@ func encodeRecord(p cluster.LocalPod) (string, error) {
 		}
 		addrs[i] = a.String()
 	}
-	version := recordPlain
-	if p.Shaped {
-		version = recordShaped
-	}
-	words := []string{version, p.Network, p.ContainerID, p.Ifname, strings.Join(addrs, ",")}
+	words := []string{recordVersion(p), p.Network, p.ContainerID, p.Ifname, strings.Join(addrs, ",")}
 	for _, w := range words {
 		if !isWord(w) {
 			return "", fmt.Errorf("write pod record: %q is empty or holds a blank: %w", w, ErrRecord)
@@ -76,13 +75,43 @@ func encodeRecord(p cluster.LocalPod) (string, error) {
 	if len(text) > most {
 		return "", fmt.Errorf("write pod record: %d bytes, at most %d: %w", len(text), most, ErrRecord)
 	}
-	if isWord(p.Namespace) && isWord(p.Name) && !strings.Contains(p.Namespace+p.Name, "/") {
-		if full := text + " " + p.Namespace + "/" + p.Name; len(full) <= most {
-			text = full
-		}
+	if name := recordName(p, most-len(text)-1); name != "" {
+		text += " " + name
+	}
+	if len(text) > most {
+		return "", fmt.Errorf("write pod record: %d bytes with the pod's name, at most %d: %w", len(text), most, ErrRecord)
 	}
 	return text + " " + checksum(text), nil
 }
+
+func recordVersion(p cluster.LocalPod) string {
+	version := recordPlain
+	if p.Behind {
+		version += recordBehind
+	}
+	if p.Shaped {
+		version += recordShaped
+	}
+	return version
+}
+
+// recordName is what stands for the Kubernetes pod in so many bytes; empty: there is none.
+func recordName(p cluster.LocalPod, most int) string {
+	if !isWord(p.Namespace) || !isWord(p.Name) || strings.Contains(p.Namespace+p.Name, "/") {
+		if p.NameHash != "" {
+			return hashMark + p.NameHash
+		}
+		return ""
+	}
+	if name := p.Namespace + "/" + p.Name; len(name) <= most {
+		return name
+	}
+	return hashMark + cluster.HashName(p.Namespace, p.Name)
+}
+
+// isBehindRecord says whether an alias is, or was before somebody damaged its end, the record of a pod that is another
+// plugin's.
+func isBehindRecord(alias string) bool { return strings.HasPrefix(alias, recordPlain+recordBehind) }
 
 // checksum tells a record that was cut off or altered: what is left of one may read as another address.
 func checksum(text string) string {
@@ -96,7 +125,9 @@ func decodeRecord(record string) (cluster.LocalPod, error) {
 		return cluster.LocalPod{}, fmt.Errorf("read %q: %w", record, err)
 	}
 	p := cluster.LocalPod{Network: words[1], ContainerID: words[2], Ifname: words[3]}
-	p.Shaped = words[0] == recordShaped || words[0] == unsummedShaped
+	kind := strings.TrimPrefix(words[0], recordPlain)
+	p.Behind = strings.HasPrefix(kind, recordBehind)
+	p.Shaped = strings.HasSuffix(kind, recordShaped) || words[0] == unsummedShaped
 	for a := range strings.SplitSeq(words[4], ",") {
 		addr, err := netip.ParseAddr(a)
 		if err != nil || !isPodAddress(addr) {
@@ -104,13 +135,18 @@ func decodeRecord(record string) (cluster.LocalPod, error) {
 		}
 		p.Addresses = append(p.Addresses, addr)
 	}
-	if len(words) == 6 {
-		ns, name, ok := strings.Cut(words[5], "/")
-		if !ok || !isWord(ns) || !isWord(name) || strings.Contains(name, "/") {
-			return cluster.LocalPod{}, fmt.Errorf("read %q: pod %q: %w", record, words[5], ErrRecord)
-		}
-		p.Namespace, p.Name = ns, name
+	if len(words) < 6 {
+		return p, nil
 	}
+	if hash, ok := strings.CutPrefix(words[5], hashMark); ok {
+		p.NameHash = hash
+		return p, nil
+	}
+	ns, name, ok := strings.Cut(words[5], "/")
+	if !ok || !isWord(ns) || !isWord(name) || strings.Contains(name, "/") {
+		return cluster.LocalPod{}, fmt.Errorf("read %q: pod %q: %w", record, words[5], ErrRecord)
+	}
+	p.Namespace, p.Name = ns, name
 	return p, nil
 }
 
@@ -121,7 +157,7 @@ func recordWords(record string) ([]string, error) {
 	}
 	text := record
 	switch version, _, _ := strings.Cut(record, " "); version {
-	case recordPlain, recordShaped:
+	case recordPlain, recordPlain + recordShaped, recordPlain + recordBehind, recordPlain + recordBehind + recordShaped:
 		end := strings.LastIndexByte(record, ' ')
 		if end < 0 || record[end+1:] != checksum(record[:end]) {
 			return nil, fmt.Errorf("its checksum is wrong: %w", ErrRecord)

@@ -33,7 +33,7 @@ func TestARecordComesBackAsItWasWritten(t *testing.T) {
 		return netip.AddrFrom16(b)
 	}
 	for range 10_000 {
-		p := cluster.LocalPod{Network: word(20), ContainerID: word(70), Ifname: word(15), Shaped: rnd.IntN(2) == 0}
+		p := cluster.LocalPod{Network: word(20), ContainerID: word(70), Ifname: word(15), Shaped: rnd.IntN(2) == 0, Behind: rnd.IntN(2) == 0}
 		for range 1 + rnd.IntN(2) {
 			p.Addresses = append(p.Addresses, random())
 		}
@@ -51,8 +51,8 @@ func TestARecordComesBackAsItWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
-		if got.Name == "" { // had no room
-			p.Namespace, p.Name = "", ""
+		if got.Name == "" && p.Name != "" { // had no room
+			p.NameHash, p.Namespace, p.Name = cluster.HashName(p.Namespace, p.Name), "", ""
 		}
 		if !reflect.DeepEqual(got, p) {
 			t.Fatalf("seed %d: got %+v, want %+v", seed, got, p)
@@ -60,7 +60,7 @@ func TestARecordComesBackAsItWasWritten(t *testing.T) {
 	}
 }
 
-func TestALongPodNameIsLeftOutOfTheRecordButNothingElseIs(t *testing.T) {
+func TestALongPodNameIsHashedInTheRecordAndNothingElseIs(t *testing.T) {
 	p := aPod(strings.Repeat("c", 64))
 	p.Name = strings.Repeat("n", 253)
 	record, err := encodeRecord(p)
@@ -71,9 +71,12 @@ func TestALongPodNameIsLeftOutOfTheRecordButNothingElseIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Namespace, p.Name, p.MTU = "", "", 0
+	p.NameHash, p.Namespace, p.Name, p.MTU = cluster.HashName(p.Namespace, p.Name), "", "", 0
 	if !reflect.DeepEqual(got, p) {
 		t.Errorf("got %+v, want %+v", got, p)
+	}
+	if again, err := encodeRecord(got); err != nil || again != record {
+		t.Errorf("what was read is written as %q, not %q: %v", again, record, err)
 	}
 	p.Network = strings.Repeat("n", 200)
 	if _, err := encodeRecord(p); !errors.Is(err, ErrRecord) {
