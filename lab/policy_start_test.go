@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestNothingLeavesOrReachesAPodBeforeItsPoliciesAreInForce(t *testing.T) {
 	stop := make(chan struct{})
 	var running sync.WaitGroup
 	for _, from := range senders {
-		running.Go(func() { spray(from, nodes[0].Cluster().PodCIDRs, door, stop) })
+		running.Go(func() { spray(from, nodes[0].Cluster().PodCIDRs, to, door, stop) })
 	}
 	var reached int64
 	for i := range *policyStarts {
@@ -208,8 +209,8 @@ func sendEarly(from lab.Place, to []netip.AddrPort, stop <-chan struct{}) {
 	}
 }
 
-// spray sends to the first addresses of prefixes, over and over.
-func spray(from traffic.End, prefixes []netip.Prefix, port uint16, stop <-chan struct{}) {
+// spray sends to the first addresses of prefixes but some, over and over.
+func spray(from traffic.End, prefixes []netip.Prefix, but []netip.AddrPort, port uint16, stop <-chan struct{}) {
 	var conn *net.UDPConn
 	err := from.Do(func() (err error) {
 		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr, 0)))
@@ -225,7 +226,9 @@ func spray(from traffic.End, prefixes []netip.Prefix, port uint16, stop <-chan s
 				continue
 			}
 			for i, a := 0, p.Addr(); i < 64; i, a = i+1, a.Next() {
-				conn.WriteToUDPAddrPort([]byte("spray"), netip.AddrPortFrom(a, port))
+				if at := netip.AddrPortFrom(a, port); !slices.Contains(but, at) {
+					conn.WriteToUDPAddrPort([]byte("spray"), at)
+				}
 			}
 		}
 		select {
