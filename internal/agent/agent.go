@@ -56,6 +56,9 @@ type Config struct {
 	// are translated on their way.
 	Sockets string
 
+	// Tell is called with what a pod's owner should know; nil: the log has it.
+	Tell func(context.Context, PodEvent) error
+
 	// Ready is called once this node can serve pods, again until it returns nil; nil: nobody wants to know.
 	Ready func(context.Context) error
 }
@@ -85,6 +88,7 @@ type Agent struct {
 	installed bool // the plugin, by this process
 
 	services services
+	policies policies
 	sockets  cluster.Local // what of Local is about sockets: it never changes
 
 	calls    chan call
@@ -118,6 +122,7 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, log: log, kernel: kernel, datapath: dp, calls: make(chan call),
 		pods: map[string]cluster.LocalPod{}, pools: map[bool]*ipam.Pool{}}
+	a.openPolicies()
 	if err := a.openServices(); err != nil {
 		return nil, errors.Join(err, dp.Close(), kernel.Close())
 	}
@@ -153,6 +158,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.serveHTTP(ctx) })
 	group.Go(func() error { a.announce(ctx); return nil })
 	a.runServices(ctx, group)
+	if a.policies.table != nil {
+		group.Go(func() error { return a.followDrops(ctx) })
+	}
 	group.Go(func() error { return a.loop(ctx, kernel) })
 	return group.Wait()
 }
@@ -185,6 +193,9 @@ func (a *Agent) recover() error {
 		if err := a.kernel.DeletePod(link); err != nil {
 			return fmt.Errorf("remove unfinished link: %w", err)
 		}
+	}
+	if err := a.fillPolicies(pods); err != nil {
+		return err
 	}
 	a.setPods(pods)
 	if a.reserved, err = a.datapath.Reservations(); err != nil {
@@ -220,12 +231,12 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 			return nil
 		case c := <-a.calls:
 			if c.ctx.Err() == nil && !api.Gone(c.ctx) {
-				c.reply <- a.begin(c.req, c.netns)
+				c.reply <- a.begin(c.ctx, c.req, c.netns)
 			}
 			close(c.reply)
 			continue
 		case <-a.cfg.Source.Changed():
-			if a.refreshServices() {
+			if a.refresh() {
 				continue
 			}
 		case <-tick.C:

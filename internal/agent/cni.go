@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,12 +13,19 @@ import (
 	"github.com/polder-net/polder/internal/route"
 )
 
-// begin serves one request, in the loop. A long list is put together outside of it.
-func (a *Agent) begin(req api.Request, netns *os.File) func() api.Response {
-	if req.Verb == api.Services {
+// begin serves one request, in the loop. What takes long is done outside of it: putting together a long list, waiting for
+// a pod's policies.
+func (a *Agent) begin(ctx context.Context, req api.Request, netns *os.File) func() api.Response {
+	switch req.Verb {
+	case api.Services:
 		return a.listServices(req.Services)
+	case api.Drops:
+		return a.listDrops(ctx, req.Drops)
 	}
 	resp := a.answer(req, netns)
+	if p, ok := a.find(req.Attachment); ok && req.Verb == api.Add {
+		return a.whenInForce(ctx, p, resp)
+	}
 	return func() api.Response { return resp }
 }
 
@@ -38,6 +46,9 @@ func (a *Agent) answer(req api.Request, netns *os.File) api.Response {
 	}
 	switch req.Verb {
 	case api.Add:
+		if req.Behind {
+			return a.addBehind(req, netns)
+		}
 		return a.add(req, netns)
 	case api.Del:
 		return a.del(req.Attachment)
@@ -76,17 +87,17 @@ func refuse(code uint, msg string) api.Response {
 
 // check looks at the kernel: link, addresses, routes, map entries and program are as ADD left them.
 func (a *Agent) check(req api.Request, netns *os.File) api.Response {
-	p, ok := a.pods[req.HostLink()]
-	if !ok {
+	if req.Behind && !a.guardsOthers() {
+		return api.Response{}
+	}
+	p, ok := a.find(req.Attachment)
+	if !ok || p.Behind != req.Behind {
 		return refuse(api.CodeUnknownContainer, fmt.Sprintf("container %s has no link %s", req.ContainerID, req.Ifname))
 	}
 	if err := a.checkResult(p, req); err != nil {
 		return refuse(api.CodeNotAsExpected, err.Error())
 	}
-	if err := a.kernel.CheckPod(p, netns); err != nil {
-		return refuse(api.CodeNotAsExpected, err.Error())
-	}
-	if err := errors.Join(a.kernel.CheckPodRows(p), a.checkPorts(p, req)); err != nil {
+	if err := a.checkLink(p, req, netns); err != nil {
 		return refuse(api.CodeNotAsExpected, err.Error())
 	}
 	rows := route.CompilePod(a.self, p)
@@ -108,6 +119,17 @@ func (a *Agent) check(req api.Request, netns *os.File) api.Response {
 	return api.Response{}
 }
 
+// checkLink looks at both ends of a pod's link, and at what leads to it.
+func (a *Agent) checkLink(p cluster.LocalPod, req api.Request, netns *os.File) error {
+	if p.Behind {
+		return a.kernel.CheckBehind(p, netns)
+	}
+	if err := a.kernel.CheckPod(p, netns); err != nil {
+		return err
+	}
+	return errors.Join(a.kernel.CheckPodRows(p), a.checkPorts(p, req))
+}
+
 // checkResult compares the earlier result with the record.
 func (a *Agent) checkResult(p cluster.LocalPod, req api.Request) error {
 	for _, addr := range p.Addresses {
@@ -115,10 +137,10 @@ func (a *Agent) checkResult(p cluster.LocalPod, req api.Request) error {
 			return fmt.Errorf("the link has %s, but the result does not say so", addr)
 		}
 	}
-	if req.Host != nil && (req.Host.Name != p.Link || req.Host.MAC != macText(p.HostMAC)) {
+	if req.Host != nil && !p.Behind && (req.Host.Name != p.Link || req.Host.MAC != macText(p.HostMAC)) {
 		return fmt.Errorf("the link's host side is %s (%s), but the result says %s (%s)", p.Link, macText(p.HostMAC), req.Host.Name, req.Host.MAC)
 	}
-	if req.Pod != nil && req.Pod.MAC != macText(p.PodMAC) {
+	if req.Pod != nil && (!p.Behind || req.Pod.MAC != "") && req.Pod.MAC != macText(p.PodMAC) {
 		return fmt.Errorf("the pod's MAC address is %s, but the result says %s", macText(p.PodMAC), req.Pod.MAC)
 	}
 	return nil
@@ -163,7 +185,7 @@ func (a *Agent) cniStatus(req api.Request) api.Response {
 	if a.syncErr != nil {
 		return api.Response{Error: &api.Error{Code: api.CodeLimited, Msg: "this node's network is not as it should be", Details: a.syncErr.Error()}}
 	}
-	if a.off() && !req.IPAM {
+	if a.off() && !req.IPAM && !a.guardsOthers() {
 		return refuse(api.CodeNotAvailable, "the agent runs with --routing off: another CNI plugin connects pods")
 	}
 	if req.DelegatedIPAM {

@@ -26,6 +26,9 @@ func (a *Agent) serveHTTP(ctx context.Context) error {
 	if a.proxy != nil {
 		registry.MustRegister(a.proxy)
 	}
+	if a.policies.table != nil {
+		registry.MustRegister(a.policies.metrics.collectors()...)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", a.healthz)
@@ -59,7 +62,7 @@ func (a *Agent) readyz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// metrics reads the published state when it is asked. No label depends on a pod or a peer.
+// metrics reads the published state when it is asked. No label depends on a peer.
 type metrics struct{ agent *Agent }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -96,6 +99,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(desc("packets_total", "Packets by outcome."), err)
 		return
+	}
+	if m.agent.policies.table != nil {
+		m.denials(ch, counters)
 	}
 	packets := desc("packets_total", "Packets by outcome.", "outcome")
 	for outcome, n := range counters {

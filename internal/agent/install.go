@@ -25,11 +25,14 @@ const (
 // installCNI puts the plugin and then the network's configuration in place. The configuration comes last: it is what
 // tells the runtime that pods may start here.
 func (a *Agent) installCNI() error {
-	if a.off() {
+	if a.off() && !a.guardsOthers() {
 		return a.uninstallCNI()
 	}
 	if err := a.installPlugin(); err != nil {
 		return err
+	}
+	if a.off() { // who connects pods may chain the plugin behind itself
+		return a.uninstallCNI()
 	}
 	if a.cfg.CNINet == "" || len(a.pools) == 0 {
 		return nil

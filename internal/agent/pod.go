@@ -11,6 +11,7 @@ import (
 	"github.com/polder-net/polder/internal/api"
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/netdev"
+	"github.com/polder-net/polder/internal/policy"
 	"github.com/polder-net/polder/internal/route"
 )
 
@@ -34,7 +35,7 @@ func (a *Agent) add(req api.Request, netns *os.File) api.Response {
 	pod := cluster.LocalPod{
 		Link: req.HostLink(), Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname,
 		Namespace: req.PodNamespace, Name: req.PodName, Addresses: addrs, MTU: a.want.PodMTU, Shaped: req.Shaped,
-		HostPorts: ports,
+		HostPorts: ports, Ingress: uint64(policy.Closed), Egress: uint64(policy.Closed),
 	}
 	made, err := a.kernel.CreatePod(pod, netns)
 	if err != nil {
@@ -43,6 +44,7 @@ func (a *Agent) add(req api.Request, netns *os.File) api.Response {
 		return refuse(createCode(err), err.Error())
 	}
 	a.pods[made.Link] = made
+	made = a.settle(made)
 	if err := a.connect(made, netns, req.Routes); err != nil {
 		a.undo(made)
 		return refuse(api.CodeIO, err.Error())
@@ -103,10 +105,8 @@ func (a *Agent) connect(p cluster.LocalPod, netns *os.File, routes []api.Route) 
 		return err
 	}
 	rows := route.CompilePod(a.self, p)
-	for addr, e := range rows.Endpoints {
-		if err := a.datapath.PutEndpoint(addr, e); err != nil {
-			return err
-		}
+	if err := errors.Join(a.putEndpoints(rows), a.endpointsChanged()); err != nil {
+		return err
 	}
 	if err := a.kernel.ActivatePod(p, netns, podRoutes(routes)); err != nil {
 		return err
@@ -116,6 +116,7 @@ func (a *Agent) connect(p cluster.LocalPod, netns *os.File, routes []api.Route) 
 	}
 	p.Up = true
 	a.remember(p, rows)
+	a.showPods()
 	if len(p.HostPorts) == 0 {
 		return nil
 	}
@@ -137,7 +138,7 @@ func (a *Agent) undo(p cluster.LocalPod) {
 		a.log.Error("parts of a half-made link stay", "link", p.Link, "err", err)
 	}
 	if _, stays := a.pods[p.Link]; !stays {
-		a.untake(p.Addresses)
+		a.untake(p.Holds())
 	}
 }
 
@@ -148,13 +149,19 @@ func (a *Agent) disconnect(p cluster.LocalPod) error {
 	for _, addr := range p.Addresses {
 		errs = append(errs, a.datapath.DeleteEndpoint(addr))
 	}
-	if err := a.kernel.DeletePod(p.Link); err != nil {
+	errs = append(errs, a.endpointsChanged())
+	remove := func() error { return a.kernel.DeletePod(p.Link) }
+	if p.Behind {
+		remove = func() error { return a.kernel.ReleasePod(p) }
+	}
+	if err := remove(); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
 	for _, hook := range a.podHooks(p.Link) {
 		a.datapath.Detach(hook)
 	}
 	a.forget(p)
+	a.leave(p.Link)
 	return errors.Join(append(errs, a.dropPorts(p.Link))...)
 }
 
@@ -183,7 +190,7 @@ func macText(m cluster.MAC) string { return net.HardwareAddr(m[:]).String() }
 
 // del removes a pod's link. Nothing there is fine: it is what the caller wants.
 func (a *Agent) del(at api.Attachment) api.Response {
-	p, ok := a.pods[at.HostLink()]
+	p, ok := a.find(at)
 	if !ok {
 		// An ADD that was cut off may have left a link that no record names.
 		if err := errors.Join(a.kernel.DeletePod(at.HostLink()), a.dropPorts(at.HostLink())); err != nil {

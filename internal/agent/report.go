@@ -21,7 +21,7 @@ func (a *Agent) publish() {
 		Repairs:   slices.Clone(a.repairs),
 	}
 	slices.Reverse(r.Repairs)
-	for _, p := range slices.Concat(a.problems, a.missingPlugins(), a.serviceProblems()) {
+	for _, p := range slices.Concat(a.problems, a.missingPlugins(), a.serviceProblems(), a.policyProblems()) {
 		r.Problems = append(r.Problems, api.Problem{Object: p.Object, Message: p.Message})
 	}
 	if a.syncErr != nil {
@@ -95,7 +95,7 @@ func (a *Agent) podList() []api.LocalPod {
 	pods := make([]api.LocalPod, 0, len(a.pods))
 	for _, p := range a.pods {
 		pods = append(pods, api.LocalPod{Namespace: p.Namespace, Name: p.Name, Addresses: p.Addresses, Link: p.Link, MTU: p.MTU,
-			Network: p.Network, ContainerID: p.ContainerID, Ifname: p.Ifname})
+			Network: p.Network, ContainerID: p.ContainerID, Ifname: p.Ifname, Policies: a.podPolicies(p)})
 	}
 	slices.SortFunc(pods, func(x, y api.LocalPod) int {
 		return strings.Compare(x.Namespace+"/"+x.Name+"/"+x.Link, y.Namespace+"/"+y.Name+"/"+y.Link)

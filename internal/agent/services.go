@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -68,11 +69,10 @@ func (a *Agent) closeServices() {
 
 // runServices starts what serves beside the loop.
 func (a *Agent) runServices(ctx context.Context, group *errgroup.Group) {
-	if !a.cfg.Options.Services {
-		return
+	if a.cfg.Options.Services || a.cfg.Options.Policies {
+		group.Go(func() error { return a.endFlows(ctx) })
 	}
-	group.Go(func() error { return a.endFlows(ctx) })
-	if a.cfg.Listen == "" {
+	if !a.cfg.Options.Services || a.cfg.Listen == "" {
 		return
 	}
 	for at, handler := range map[netip.AddrPort]http.Handler{
@@ -82,16 +82,16 @@ func (a *Agent) runServices(ctx context.Context, group *errgroup.Group) {
 	}
 }
 
-// refreshServices takes a change of the cluster that concerns Services alone, and nothing else of the node. It returns
+// refresh takes a change of the cluster that concerns Services and policies alone, and nothing else of the node. It returns
 // false if there is more to it.
-func (a *Agent) refreshServices() bool {
+func (a *Agent) refresh() bool {
 	snap := a.cfg.Source.Latest()
 	if !a.synced || a.syncErr != nil || !sameNodes(snap, a.snapshot) {
 		return false
 	}
 	a.snapshot = snap
 	_, err := a.syncServices()
-	return err == nil
+	return a.refreshPolicies() && err == nil
 }
 
 // syncServices brings the datapath's tables of Services to what the snapshot says. What it costs depends on what changed.
@@ -198,7 +198,7 @@ func (a *Agent) serviceProblems() []cluster.Problem {
 	return append(a.services.table.Problems(), a.services.unopened...)
 }
 
-// endFlows ends what outlives its use: flows that nothing passes on, and datagrams' flows and sockets that would go on
+// endFlows ends what outlives its use: flows that nothing uses any more, and datagrams' flows and sockets that would go on
 // sending to backends which are gone. It is slow, and nobody waits for it: it has its own kernel.
 func (a *Agent) endFlows(ctx context.Context) error {
 	kernel, err := netdev.Open(a.log)
@@ -217,15 +217,26 @@ func (a *Agent) endFlows(ctx context.Context) error {
 		case <-a.services.stale:
 			stale = true
 		}
-		begun := time.Now()
-		ended, err := a.datapath.SweepFlows()
-		if stale && a.sockets.ClosesSockets {
-			err = errors.Join(err, a.closeSockets(kernel))
+		if a.cfg.Options.Services {
+			a.sweepServices(kernel, stale)
 		}
-		a.proxy.observeConntrack(time.Since(begun), ended)
-		if err != nil {
-			a.log.Warn("datagrams may go on to a backend that is gone", "err", err)
+		if a.cfg.Options.Policies {
+			if _, err := a.datapath.SweepJudged(); err != nil {
+				a.log.Warn("judged flows that have ended are still remembered", "err", err)
+			}
 		}
+	}
+}
+
+func (a *Agent) sweepServices(kernel *netdev.Kernel, stale bool) {
+	begun := time.Now()
+	ended, err := a.datapath.SweepFlows()
+	if stale && a.sockets.ClosesSockets {
+		err = errors.Join(err, a.closeSockets(kernel))
+	}
+	a.proxy.observeConntrack(time.Since(begun), ended)
+	if err != nil {
+		a.log.Warn("datagrams may go on to a backend that is gone", "err", err)
 	}
 }
 
@@ -243,11 +254,11 @@ func (a *Agent) closeSockets(kernel *netdev.Kernel) error {
 	return errors.Join(errs...)
 }
 
-// sameNodes says whether what concerns nodes, pods and namespaces is one and the same in two snapshots: then only
-// Services differ.
+// sameNodes says whether what concerns nodes is one and the same in two snapshots: then what differs is about Services and
+// policies.
 func sameNodes(a, b *cluster.Snapshot) bool {
-	return a != nil && b != nil && sameList(a.Nodes, b.Nodes) && sameList(a.Pods, b.Pods) &&
-		sameList(a.Namespaces, b.Namespaces) && sameList(a.ServiceCIDRs, b.ServiceCIDRs)
+	return a != nil && b != nil && a.Incomplete == b.Incomplete && sameList(a.ServiceCIDRs, b.ServiceCIDRs) &&
+		(sameList(a.Nodes, b.Nodes) || reflect.DeepEqual(a.Nodes, b.Nodes))
 }
 
 func sameList[T any](a, b []T) bool {

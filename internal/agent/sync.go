@@ -63,6 +63,12 @@ func (a *Agent) conclude(err error) {
 // write brings the kernel to what Compile says, and writes anew the records that the kernel forgot. Maps are complete
 // before programs that read them are attached.
 func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want desired.Tables, changes []change, err error) {
+	judged := append(a.syncPolicies(), a.verifyPolicies()...)
+	for i := range local.Pods {
+		local.Pods[i] = a.judge(local.Pods[i])
+		a.pods[local.Pods[i].Link] = local.Pods[i]
+	}
+	local.Blocks = a.policies.table != nil && a.policies.table.HasBlocks()
 	want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	var errs []error
 	tunnel, err := a.kernel.SyncTunnel(want.Tunnel)
@@ -79,6 +85,9 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 
 	maps, err := a.datapath.SyncMaps(want)
 	errs = append(errs, err)
+	if err == nil {
+		errs = append(errs, a.swapped(len(maps) > 0))
+	}
 	a.noteSelf()
 	a.verifyServices()
 	errs = append(errs, a.notePorts())
@@ -101,7 +110,7 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 	for _, c := range slices.Concat(tunnel, kernel) {
 		changes = append(changes, change{c.Table, c.Row, c.Verb})
 	}
-	return want, slices.Concat(changes, services, programs, mtus, records), errors.Join(errs...)
+	return want, slices.Concat(changes, judged, services, programs, mtus, records), errors.Join(errs...)
 }
 
 // readLocal lists what the kernel has, and the pods whose records it has no more.
@@ -142,6 +151,14 @@ func (a *Agent) readPods() (pods, forgotten []cluster.LocalPod, err error) {
 		return nil, nil, fmt.Errorf("list pods: %w", err)
 	}
 	forgotten = a.recall(pods)
+	lost, err := a.recallLost(pods)
+	if err != nil {
+		return nil, nil, err
+	}
+	pods, forgotten = append(pods, lost...), append(forgotten, lost...)
+	if err := a.fillPolicies(pods); err != nil {
+		return nil, nil, err
+	}
 	a.fillPorts(pods)
 	if err := a.notePods(pods); err != nil {
 		return nil, nil, err
@@ -179,7 +196,7 @@ func (a *Agent) writeRecords(pods []cluster.LocalPod) (changes []change, err err
 func (a *Agent) syncMTU(mtu int) (changes []change, err error) {
 	var errs []error
 	for _, p := range a.pods {
-		if p.MTU == mtu {
+		if p.MTU == mtu || p.Behind {
 			continue
 		}
 		if err := a.kernel.SetPodMTU(p, mtu); err != nil {
