@@ -79,3 +79,23 @@ type Changes struct {
 	Prefixes  map[netip.Prefix]ID       // the longest that holds an address counts, for addresses not in Addresses; Others: gone
 	Rulesets  map[ID]*Ruleset           // whole; nil: no subject has it any more
 }
+
+// Decide looks up what becomes of a packet, as the datapath does.
+func (r *Ruleset) Decide(class ID, protocol cluster.Protocol, port uint16) Decision {
+	for _, key := range []Key{{class, protocol}, {class, 0}, {Others, protocol}, {Others, 0}} {
+		if row, ok := r.Rows[key]; ok {
+			return row.at(port)
+		}
+	}
+	return 0
+}
+
+// at is the decision on a port.
+func (r Row) at(port uint16) Decision {
+	for _, s := range r {
+		if s.First <= port && port <= s.Last {
+			return s.Decision
+		}
+	}
+	return 0
+}

@@ -1,0 +1,253 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/polder-net/polder/internal/cluster"
+)
+
+// kind is what an atom matches.
+type kind uint8
+
+const (
+	pods kind = iota
+	nodes
+	block
+)
+
+// atom is the smallest thing that rules ask of an address: that a selector or a block matches it. Atoms are named by
+// their text. One is in use while a program of a subject asks for it.
+type atom struct {
+	text string
+	kind kind
+
+	space *space          // of pods: the namespaces
+	pods  labels.Selector // of pods, or of nodes
+	port  string          // of pods: those that have a port of that name, and addresses differ by its numbers; empty: all
+
+	block  netip.Prefix
+	except []netip.Prefix
+
+	serial    uint32
+	users     map[*program]bool
+	installed bool // pods, nodes and prefixes know of it
+
+	classes map[*class]bool // live ones that have it
+}
+
+// spec is an atom that a rule asks for.
+type spec struct {
+	text  string
+	kind  kind
+	space spaceKey
+	peer  cluster.PolicyPeer
+	port  string
+}
+
+// spaceKey names a set of namespaces: one, or those that a selector selects.
+type spaceKey struct {
+	own      string
+	selector string // text; empty: the own one
+}
+
+// space is a set of namespaces that atoms in use are about.
+type space struct {
+	key      spaceKey
+	selector labels.Selector
+	members  map[*namespace]bool
+	atoms    []*atom
+}
+
+func (s *space) has(ns *namespace) bool {
+	if s.key.selector == "" {
+		return ns.name == s.key.own
+	}
+	return selectsNamespace(s.selector, ns)
+}
+
+// specOf returns what a peer asks for, and whether that can match anything. own is the policy's namespace.
+func specOf(p cluster.PolicyPeer, own string) (spec, bool) {
+	switch {
+	case p.Pods != nil:
+		s := spec{kind: pods, peer: p, space: spaceKey{own: own}}
+		where := strconv.Quote(own)
+		if p.Namespaces != nil {
+			where = selectorText(p.Namespaces)
+			s.space = spaceKey{selector: where}
+		}
+		s.text = "pods " + selectorText(p.Pods) + " of " + where
+		possible := s.space != spaceKey{} && selectorText(p.Pods) != nothing && where != nothing
+		return s, possible
+	case p.Nodes != nil:
+		text := selectorText(p.Nodes)
+		return spec{kind: nodes, peer: p, text: "nodes " + text}, text != nothing
+	case p.Block.IsValid():
+		return blockSpec(p), true
+	}
+	return spec{}, false
+}
+
+func blockSpec(p cluster.PolicyPeer) spec {
+	except := make([]netip.Prefix, len(p.Except))
+	for i, e := range p.Except {
+		except[i] = plain(e)
+	}
+	slices.SortFunc(except, netip.Prefix.Compare)
+	except = slices.Compact(except)
+	p = cluster.PolicyPeer{Block: plain(p.Block), Except: except}
+	text := new(strings.Builder)
+	text.WriteString("block " + p.Block.String())
+	for _, e := range except {
+		text.WriteString(" except " + e.String())
+	}
+	return spec{kind: block, peer: p, text: text.String()}
+}
+
+// plain returns a masked prefix, of IPv4 if it is a mapped one.
+func plain(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked()
+}
+
+// portSpec is about the pods that have a port of that name, among those of a peer; of a peer that is no pods, among all.
+func portSpec(peer spec, port string) spec {
+	if peer.kind != pods || peer.text == "" {
+		peer = spec{kind: pods, text: "pods all of all", space: spaceKey{selector: "all"},
+			peer: cluster.PolicyPeer{Pods: labels.Everything(), Namespaces: labels.Everything()}}
+	}
+	peer.port = port
+	peer.text += " with port " + strconv.Quote(port)
+	return peer
+}
+
+// matches says whether an atom about pods matches one in a namespace of the atom's space.
+func (a *atom) matches(p *pod) bool {
+	if p.object.HostNetwork || !a.pods.Matches(&p.object.Labels) {
+		return false
+	}
+	return a.port == "" || slices.ContainsFunc(p.object.Ports, func(q cluster.PodPort) bool { return q.Name == a.port })
+}
+
+// acquire notes that a program uses what a spec says, and returns the atom.
+func (t *Table) acquire(s spec, user *program) *atom {
+	a := t.atoms[s.text]
+	if a == nil {
+		t.serial++
+		a = &atom{text: s.text, kind: s.kind, pods: s.peer.Pods, port: s.port, block: s.peer.Block, except: s.peer.Except,
+			serial: t.serial, users: map[*program]bool{}, classes: map[*class]bool{}}
+		switch s.kind {
+		case pods:
+			a.space = t.enterSpace(s.space, s.peer.Namespaces)
+		case nodes:
+			a.pods = s.peer.Nodes
+		}
+		t.atoms[s.text] = a
+	}
+	a.users[user] = true
+	t.touchedAtoms[a] = true
+	return a
+}
+
+// enterSpace returns the set of namespaces of that key.
+func (t *Table) enterSpace(key spaceKey, selector labels.Selector) *space {
+	s := t.spaces[key]
+	if s == nil {
+		s = &space{key: key, selector: selector, members: map[*namespace]bool{}}
+		t.spaces[key] = s
+		for _, ns := range t.namespaces {
+			ns.consider(s)
+		}
+	}
+	return s
+}
+
+// settleAtoms puts the new ones in before it takes the old ones out: a space goes with its last atom.
+func (t *Table) settleAtoms() {
+	for a := range t.touchedAtoms {
+		if len(a.users) > 0 && !a.installed {
+			a.installed = true
+			t.spread(a)
+		}
+	}
+	for a := range t.touchedAtoms {
+		if len(a.users) > 0 {
+			continue
+		}
+		if a.installed {
+			a.installed = false
+			t.spread(a)
+		}
+		delete(t.atoms, a.text)
+		t.leaveSpace(a.space)
+	}
+	clear(t.touchedAtoms)
+}
+
+// leaveSpace forgets a set of namespaces that no atom is about.
+func (t *Table) leaveSpace(s *space) {
+	if s == nil || len(s.atoms) > 0 {
+		return
+	}
+	for ns := range s.members {
+		ns.spaces = without(ns.spaces, s)
+	}
+	clear(s.members)
+	delete(t.spaces, s.key)
+}
+
+// spread tells what an atom is about that it has come into use, or gone out of it.
+func (t *Table) spread(a *atom) {
+	switch a.kind {
+	case nodes:
+		t.nodesChanged = true
+		t.nodeAtoms = without(t.nodeAtoms, a)
+		if a.installed {
+			t.nodeAtoms = append(t.nodeAtoms, a)
+		}
+	case block:
+		t.blocks.note(a)
+	case pods:
+		t.spreadPods(a)
+	}
+}
+
+func (t *Table) spreadPods(a *atom) {
+	s := a.space
+	if a.installed {
+		s.atoms = append(s.atoms, a)
+	} else {
+		s.atoms = without(s.atoms, a)
+	}
+	u := turn{t.matches, a, a.installed, map[*match]*match{}}
+	for ns := range s.members {
+		for _, p := range ns.pods {
+			if a.installed && !a.matches(p) {
+				continue
+			}
+			if next := u.of(p.match); next != p.match {
+				next.refs++
+				t.rematch(p, next)
+			}
+		}
+	}
+	u.end()
+}
+
+// without returns a list without one element, whose order does not matter.
+func without[E comparable](list []E, e E) []E {
+	at := slices.Index(list, e)
+	if at < 0 {
+		return list
+	}
+	var none E
+	last := len(list) - 1
+	list[at], list[last] = list[last], none
+	return list[:last]
+}
