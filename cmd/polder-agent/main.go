@@ -69,7 +69,7 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 			return err
 		}
 	} else {
-		kube, err := watch.Kube(f.kubeconfig, f.node, version, f.options.Services, log)
+		kube, err := watch.Kube(f.kubeconfig, f.node, version, f.options.Services, false, log)
 		if err != nil {
 			return err
 		}

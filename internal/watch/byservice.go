@@ -89,16 +89,26 @@ func (b *byService) take() map[cluster.ServiceName]*cluster.ServiceObjects {
 	return dirty
 }
 
-// withChanges returns what s becomes by changes, of which it keeps those that are some: objects that say what they
-// said before stay the same ones, and so does s if nothing else is left.
-func withChanges(s *cluster.Services, changes map[cluster.ServiceName]*cluster.ServiceObjects) *cluster.Services {
+// withChanges returns what m becomes by changes, of which it keeps those that are some: objects that say what they
+// said before stay the same ones, and so does m if nothing else is left.
+func withChanges[V any](m *cluster.Map[V], changes map[cluster.Name]*V) *cluster.Map[V] {
 	for name, now := range changes {
-		if reflect.DeepEqual(s.Get(name), now) {
+		if reflect.DeepEqual(m.Get(name), now) {
 			delete(changes, name)
 		}
 	}
 	if len(changes) == 0 {
-		return s
+		return m
 	}
-	return s.With(changes)
+	return m.With(changes)
+}
+
+// asOf returns what m becomes by holding these objects and no others, as withChanges does.
+func asOf[V any](m *cluster.Map[V], objects map[cluster.Name]*V) *cluster.Map[V] {
+	for name := range m.All() {
+		if _, ok := objects[name]; !ok {
+			objects[name] = nil
+		}
+	}
+	return withChanges(m, objects)
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
@@ -15,9 +14,9 @@ import (
 // content is what a folder's files say, by file name. A file, or an object in it, that cannot be read any more counts
 // as it last did: a half-saved file must not tear down the network.
 type content struct {
-	parser   parser
-	files    map[string]*file
-	services *cluster.Services // as the last Snapshot has them
+	parser parser
+	files  map[string]*file
+	last   *cluster.Snapshot // whose objects stay as long as they say the same
 }
 
 // file is one file's content.
@@ -27,7 +26,9 @@ type file struct {
 	problem string     // why objects are those of an earlier state, or none; empty: they are not
 }
 
-func newContent() *content { return &content{parser: newParser(), files: map[string]*file{}} }
+func newContent() *content {
+	return &content{parser: newParser(), files: map[string]*file{}, last: &cluster.Snapshot{}}
+}
 
 // set takes a file's new bytes.
 func (c *content) set(name string, data []byte) {
@@ -66,24 +67,24 @@ func keepBroken(objects []manifest, old *file) []manifest {
 	}
 	had := map[string]any{}
 	for _, m := range old.objects {
-		if m.value != nil {
+		if m.value != nil && !m.closed {
 			had[m.id] = m.value
 		}
 	}
 	for i, m := range objects {
 		if v := had[m.id]; m.broken && v != nil {
-			objects[i].value = v
+			objects[i].value, objects[i].closed = v, false
 			objects[i].problems = append(m.problems, "the object counts as it last did")
 		}
 	}
 	return objects
 }
 
-// snapshot puts the files together, in order of their names: of two objects with one name the first counts. A
-// Service's objects that say what they said in the last Snapshot are the same ones.
+// snapshot puts the files together, in order of their names: of two objects with one name the first counts. Objects
+// in maps that say what they said in the last Snapshot are the same ones.
 func (c *content) snapshot() *cluster.Snapshot {
 	s := &cluster.Snapshot{}
-	grouped := newByService()
+	g := newGathered()
 	first := map[string]string{} // object → file and line of the one that counts
 	for _, name := range table.Keys(c.files) {
 		f := c.files[name]
@@ -98,6 +99,7 @@ func (c *content) snapshot() *cluster.Snapshot {
 				s.Problems = append(s.Problems, cluster.Problem{Object: cmp.Or(m.id, name), Message: where + ": " + p})
 			}
 			if m.value == nil {
+				g.unread[m.id] = true
 				continue
 			}
 			if other, ok := first[m.id]; ok {
@@ -105,35 +107,11 @@ func (c *content) snapshot() *cluster.Snapshot {
 				continue
 			}
 			first[m.id] = where
-			put(m.value, s, grouped)
+			g.put(m.value, s)
 		}
 	}
-	changes := grouped.take()
-	for name := range c.services.All() {
-		if _, ok := changes[name]; !ok {
-			changes[name] = nil
-		}
-	}
-	c.services = withChanges(c.services, changes)
-	s.Services = c.services
+	g.finish(s, c.last)
 	sortSnapshot(s)
+	c.last = s
 	return s
-}
-
-// put adds what Polder reads of an object to a Snapshot's lists.
-func put(value any, s *cluster.Snapshot, grouped *byService) {
-	switch v := value.(type) {
-	case cluster.Node:
-		s.Nodes = append(s.Nodes, v)
-	case cluster.Pod:
-		s.Pods = append(s.Pods, v)
-	case cluster.Namespace:
-		s.Namespaces = append(s.Namespaces, v)
-	case *cluster.Service:
-		grouped.service(nil, v)
-	case *serviceSlice:
-		grouped.slice(nil, v)
-	case []netip.Prefix:
-		s.ServiceCIDRs = append(s.ServiceCIDRs, v...)
-	}
 }

@@ -31,8 +31,7 @@ import (
 // so that a test goes through all of client-go, which its fake clientset would not.
 type fakeAPI struct {
 	*httptest.Server
-	info runtime.SerializerInfo
-	enc  runtime.Encoder
+	protobuf, json wire // the latter of resources that clusters define
 
 	mu          sync.Mutex
 	version     int
@@ -49,6 +48,29 @@ type fakeAPI struct {
 	beforePatch func()
 }
 
+// wire is one of the forms in which objects are sent.
+type wire struct {
+	info runtime.SerializerInfo
+	enc  runtime.Encoder
+}
+
+func newWire(t *testing.T, of string) wire {
+	codecs := serializer.NewCodecFactory(newScheme())
+	info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), of)
+	if !ok {
+		t.Fatalf("no %s", of)
+	}
+	return wire{info, codecs.WithoutConversion().EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion)}
+}
+
+// wireOf is how a resource's objects are sent.
+func (f *fakeAPI) wireOf(resource string) wire {
+	if resource == "clusternetworkpolicies" {
+		return f.json
+	}
+	return f.protobuf
+}
+
 type fakeEvent struct {
 	version  int
 	resource string
@@ -59,15 +81,13 @@ type fakeEvent struct {
 func newFakeAPI(t *testing.T) *fakeAPI { return fakeAPIOn(t, httptest.NewServer) }
 
 func fakeAPIOn(t *testing.T, listen func(http.Handler) *httptest.Server) *fakeAPI {
-	codecs := serializer.NewCodecFactory(newScheme())
-	info, ok := runtime.SerializerInfoForMediaType(codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
-	if !ok {
-		t.Fatal("no protobuf")
-	}
 	f := &fakeAPI{
-		info: info, enc: codecs.WithoutConversion().EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion),
-		objects: map[string]map[string]runtime.Object{"nodes": {}, "pods": {}, "services": {}, "endpointslices": {}, "servicecidrs": {}},
+		protobuf: newWire(t, runtime.ContentTypeProtobuf), json: newWire(t, runtime.ContentTypeJSON),
+		objects: map[string]map[string]runtime.Object{},
 		news:    make(chan struct{}), refused: make(chan struct{}, 1), version: 1,
+	}
+	for _, r := range []string{"nodes", "pods", "services", "endpointslices", "servicecidrs", "namespaces", "networkpolicies", "clusternetworkpolicies"} {
+		f.objects[r] = map[string]runtime.Object{}
 	}
 	f.Server = listen(f)
 	t.Cleanup(func() {
@@ -78,12 +98,14 @@ func fakeAPIOn(t *testing.T, listen func(http.Handler) *httptest.Server) *fakeAP
 }
 
 // source returns a source of nodes and pods that reads from the fake, with short pauses between attempts.
-func (f *fakeAPI) source(t *testing.T, node string) *KubeSource { return f.sourceOf(t, node, false) }
+func (f *fakeAPI) source(t *testing.T, node string) *KubeSource {
+	return f.sourceOf(t, node, false, false)
+}
 
-func (f *fakeAPI) sourceOf(t *testing.T, node string, services bool) *KubeSource {
+func (f *fakeAPI) sourceOf(t *testing.T, node string, services, policies bool) *KubeSource {
 	t.Helper()
 	cfg := &rest.Config{Host: f.URL, UserAgent: "test"}
-	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), logTo(t)), node, services, logTo(t))
+	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), logTo(t)), node, services, policies, logTo(t))
 	must(t, err)
 	k.retry = wait.Backoff{Duration: time.Millisecond, Factor: 1.1, Steps: 10, Cap: 10 * time.Millisecond}
 	k.absent = 10 * time.Millisecond
@@ -166,7 +188,7 @@ func (f *fakeAPI) count(prefix string) (n int) {
 
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q, path := r.URL.Query(), r.URL.Path
-	for _, group := range []string{"/api/v1/", "/apis/discovery.k8s.io/v1/", "/apis/networking.k8s.io/v1/"} {
+	for _, group := range []string{"/api/v1/", "/apis/discovery.k8s.io/v1/", "/apis/networking.k8s.io/v1/", "/apis/policy.networking.k8s.io/v1alpha2/"} {
 		path = strings.TrimPrefix(path, group)
 	}
 	request := r.Method + " " + path
@@ -214,9 +236,13 @@ func (f *fakeAPI) get(w http.ResponseWriter, resource, name string) {
 }
 
 func (f *fakeAPI) answer(w http.ResponseWriter, code int, obj runtime.Object) {
-	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+	f.protobuf.answer(w, code, obj)
+}
+
+func (e wire) answer(w http.ResponseWriter, code int, obj runtime.Object) {
+	w.Header().Set("Content-Type", e.info.MediaType)
 	w.WriteHeader(code)
-	_ = f.enc.Encode(obj.DeepCopyObject(), w) // encoding writes the kind into it
+	_ = e.enc.Encode(obj.DeepCopyObject(), w) // encoding writes the kind into it
 }
 
 func (f *fakeAPI) fail(w http.ResponseWriter, err *apierrors.StatusError) {
@@ -240,17 +266,18 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 		f.fail(w, apierrors.NewResourceExpired("too old resource version"))
 		return
 	}
-	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+";stream=watch")
+	by := f.wireOf(resource)
+	w.Header().Set("Content-Type", by.info.MediaType+";stream=watch")
 	w.WriteHeader(http.StatusOK)
-	out := f.info.StreamSerializer.NewFrameWriter(w)
+	out := by.info.StreamSerializer.NewFrameWriter(w)
 	if stream {
 		for _, obj := range initial {
 			if sel.matches(obj) {
-				f.event(out, "ADDED", obj)
+				by.event(out, "ADDED", obj)
 			}
 		}
 		from = now
-		f.event(out, "BOOKMARK", bookmark(resource, now))
+		by.event(out, "BOOKMARK", bookmark(resource, now))
 	}
 	for {
 		w.(http.Flusher).Flush()
@@ -262,7 +289,7 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 			return
 		}
 		for _, e := range events {
-			f.event(out, e.kind, e.object)
+			by.event(out, e.kind, e.object)
 			from = e.version
 		}
 		w.(http.Flusher).Flush()
@@ -274,10 +301,10 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string)
 	}
 }
 
-func (f *fakeAPI) event(w io.Writer, kind string, obj runtime.Object) {
+func (e wire) event(w io.Writer, kind string, obj runtime.Object) {
 	var raw, frame bytes.Buffer
-	_ = f.enc.Encode(obj.DeepCopyObject(), &raw)
-	_ = f.info.StreamSerializer.Encode(&metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: raw.Bytes()}}, &frame)
+	_ = e.enc.Encode(obj.DeepCopyObject(), &raw)
+	_ = e.info.StreamSerializer.Encode(&metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: raw.Bytes()}}, &frame)
 	_, _ = w.Write(frame.Bytes())
 }
 
@@ -285,10 +312,10 @@ func (f *fakeAPI) event(w io.Writer, kind string, obj runtime.Object) {
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // unheard returns a source that asks nobody.
-func unheard(t testing.TB, services bool) *KubeSource {
+func unheard(t testing.TB, services, policies bool) *KubeSource {
 	t.Helper()
 	cfg := &rest.Config{Host: "http://127.0.0.1:0"}
-	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), quiet()), "me", services, quiet())
+	k, err := newKube(cfg, newServers(cfg, nil, filepath.Join(t.TempDir(), "apiservers"), quiet()), "me", services, policies, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 func fakeKey(obj runtime.Object) (resource, key string) {
@@ -38,6 +39,12 @@ func resourceOf(obj runtime.Object) string {
 		return "endpointslices"
 	case *networkingv1.ServiceCIDR:
 		return "servicecidrs"
+	case *corev1.Namespace:
+		return "namespaces"
+	case *networkingv1.NetworkPolicy:
+		return "networkpolicies"
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		return "clusternetworkpolicies"
 	}
 	panic("no resource")
 }
@@ -55,6 +62,12 @@ func emptyList(resource string) (list, one runtime.Object) {
 		return &discoveryv1.EndpointSliceList{}, &discoveryv1.EndpointSlice{}
 	case "servicecidrs":
 		return &networkingv1.ServiceCIDRList{}, &networkingv1.ServiceCIDR{}
+	case "namespaces":
+		return &corev1.NamespaceList{}, &corev1.Namespace{}
+	case "networkpolicies":
+		return &networkingv1.NetworkPolicyList{}, &networkingv1.NetworkPolicy{}
+	case "clusternetworkpolicies":
+		return &policyv1alpha2.ClusterNetworkPolicyList{}, &policyv1alpha2.ClusterNetworkPolicy{}
 	}
 	panic("no resource")
 }
@@ -136,7 +149,7 @@ func (f *fakeAPI) list(w http.ResponseWriter, resource string, sel selector) {
 	m, _ := meta.ListAccessor(list)
 	m.SetResourceVersion(strconv.Itoa(f.version))
 	f.mu.Unlock()
-	f.answer(w, http.StatusOK, list)
+	f.wireOf(resource).answer(w, http.StatusOK, list)
 }
 
 // since returns what a watch hears of: what stops matching is deleted, one that never did is none the wiser.

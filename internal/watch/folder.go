@@ -130,7 +130,7 @@ func (f *FolderSource) read() {
 		s.Problems = append(s.Problems, cluster.Problem{Object: f.dir, Message: err.Error() + ": everything counts as it last did"})
 		sortSnapshot(s)
 	}
-	if last == nil || last.Services != s.Services || !reflect.DeepEqual(last, s) {
+	if last == nil || !reflect.DeepEqual(last, s) {
 		f.latest.Store(s)
 		f.changed.send()
 	}

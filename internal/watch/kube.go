@@ -20,10 +20,11 @@ import (
 )
 
 // KubeSource is the Kubernetes API as a source of cluster state: all nodes, the pods of this one and, if it is asked
-// for them, all Services. Namespaces and everything that policies need are not watched before somebody reads them.
+// for them, all Services, and what policies need: all pods, namespaces and policies.
 type KubeSource struct {
 	node     string
 	services bool
+	policies bool
 	api      clients
 	servers  *servers
 	log      *slog.Logger
@@ -32,16 +33,19 @@ type KubeSource struct {
 
 	changed  signal
 	nodes    *store[nodeState]
-	pods     *store[cluster.Pod]
+	pods     *store[*cluster.Pod]
+	here     *moved[cluster.Pod] // pods of this node
 	svcs     *store[*cluster.Service]
 	slices   *store[*serviceSlice]
 	cidrs    *store[[]netip.Prefix]
 	grouped  *byService // what svcs and slices say
 	apiMoved signal     // the API server's own Service has changed
+	judged   judged     // what policies need
 
-	mu     sync.Mutex        // of latest
-	latest *cluster.Snapshot // what the stores said when dirty was last cleared
-	dirty  atomic.Bool       // the stores have changed since
+	mu     sync.Mutex                    // of latest and own
+	latest *cluster.Snapshot             // what the stores said when dirty was last cleared
+	own    map[cluster.Name]*cluster.Pod // pods of this node, then
+	dirty  atomic.Bool                   // the stores have changed since
 }
 
 // nodeState is a node and, of this node alone, whether its object says that its network works.
@@ -52,46 +56,56 @@ type nodeState struct {
 
 // Kube returns the API server that the kubeconfig file names, or the one of the cluster that this process is a pod of
 // if that is empty, as a source of cluster state for a node. The version is this program's, for the user agent. With
-// services it tells Services, EndpointSlices and ServiceCIDRs, too.
+// services it tells Services, EndpointSlices and ServiceCIDRs, too; with policies, the pods of all nodes, namespaces and
+// policies, and the nodes' labels.
 //
 // A pod's own configuration names the API server by the cluster IP of its Service, which may be for this very agent
 // to translate. So the addresses that are tried, in this order, are: the one that the node's kubelet uses, if the
 // configuration has not been set by hand; the configured one; those that the Service had when it was last seen.
-func Kube(kubeconfig, node, version string, services bool, log *slog.Logger) (*KubeSource, error) {
+func Kube(kubeconfig, node, version string, services, policies bool, log *slog.Logger) (*KubeSource, error) {
 	cfg, others, err := restConfig(kubeconfig, version, log)
 	if err != nil {
 		return nil, fmt.Errorf("find API server: %w", err)
 	}
-	return newKube(cfg, newServers(cfg, others, rememberedFile, log), node, services, log)
+	return newKube(cfg, newServers(cfg, others, rememberedFile, log), node, services, policies, log)
 }
 
-func newKube(cfg *rest.Config, servers *servers, node string, services bool, log *slog.Logger) (*KubeSource, error) {
+func newKube(cfg *rest.Config, servers *servers, node string, services, policies bool, log *slog.Logger) (*KubeSource, error) {
 	cfg.Dial = servers.dial
 	api, err := newClients(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make API client: %w", err)
 	}
 	k := &KubeSource{
-		node: node, services: services, api: api, servers: servers, log: log,
+		node: node, services: services, policies: policies, api: api, servers: servers, log: log,
 		// client-go's own default ends at a minute between attempts, which a node that boots before its API server
 		// would lose. Jittered, so that the nodes of a cluster do not come all at once.
 		retry:   wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 8, Cap: 10 * time.Second},
 		absent:  10 * time.Minute, // an API server of another version needs longer to come
 		changed: newSignal(), grouped: newByService(), apiMoved: newSignal(),
+		here: newMoved[cluster.Pod](), own: map[cluster.Name]*cluster.Pod{},
 	}
 	k.makeStores()
 	return k, nil
 }
 
 func (k *KubeSource) makeStores() {
+	var ofNodes *objectTexts
+	if k.policies {
+		ofNodes = newObjectTexts() // each store has one Reflector, so one reader at a time
+	}
 	k.nodes = newStore("Node", func(obj any) (nodeState, []string) {
 		n := obj.(*corev1.Node)
-		read, problems := readNode(n)
+		read, problems := readNode(n, ofNodes)
+		if !k.policies {
+			read.Labels = nil
+		}
 		return nodeState{read, n.Name == k.node && saysNetworkReady(n)}, problems
 	}, k.change)
-	k.pods = newStore("Pod", func(obj any) (cluster.Pod, []string) { return readPod(obj.(*corev1.Pod)) }, k.change)
+	k.makePods()
+	k.judged.make(k.change)
 
-	ofServices, ofSlices := texts{}, texts{} // each store has one Reflector, so one reader at a time
+	ofServices, ofSlices := texts{}, texts{}
 	k.svcs = newStore("Service", func(obj any) (*cluster.Service, []string) {
 		return readService(obj.(*corev1.Service), ofServices)
 	}, k.change)

@@ -149,7 +149,7 @@ func TestCutsAndRelistsLoseNothing(t *testing.T) {
 			f.put(last)
 			want := &cluster.Snapshot{}
 			for _, n := range there {
-				read, _ := readNode(n)
+				read, _ := readNode(n, nil)
 				want.Nodes = append(want.Nodes, read)
 			}
 			sortSnapshot(want)
@@ -163,7 +163,7 @@ func TestCutsAndRelistsLoseNothing(t *testing.T) {
 
 func TestWhatPolderDoesNotReadIsNoChange(t *testing.T) {
 	changes := 0
-	s := newStore("Node", func(obj any) (cluster.Node, []string) { return readNode(obj.(*corev1.Node)) }, func() { changes++ })
+	s := newStore("Node", func(obj any) (cluster.Node, []string) { return readNode(obj.(*corev1.Node), nil) }, func() { changes++ })
 	step := func(what string, want int, err error) {
 		t.Helper()
 		must(t, err)
@@ -201,12 +201,12 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	objs := []any{
-		kubePod("b", "a", "w", "10.1.0.1"), kubePod("a", "b", "w", "10.1.0.2"), kubePod("a", "a", "w", "10.1.0.3"),
-		kubePod("a-b", "a", "w", "10.1.0.4"), kubePod("a", "bad", "w", "x"), kubePod("a", "worse", "w", "y"),
+		kubePod("b", "a", "me", "10.1.0.1"), kubePod("a", "b", "me", "10.1.0.2"), kubePod("a", "a", "me", "10.1.0.3"),
+		kubePod("a-b", "a", "me", "10.1.0.4"), kubePod("a", "bad", "me", "x"), kubePod("a", "worse", "me", "y"),
 	}
 	var want *cluster.Snapshot
 	for range 50 {
-		f := unheard(t, false)
+		f := unheard(t, false, false)
 		must(t, f.nodes.Replace(nil, ""))
 		must(t, f.pods.Replace(nil, ""))
 		r.Shuffle(len(objs), func(i, j int) { objs[i], objs[j] = objs[j], objs[i] })
@@ -226,7 +226,7 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 // A full informer keeps 15 kB for a node. Memory is what agents of large clusters run out of first.
 func TestANodeCostsAtMost500Bytes(t *testing.T) {
 	const n = 2000
-	k := unheard(t, false)
+	k := unheard(t, false, false)
 	var err error
 	transform := k.nodes.Transformer()
 	slim := make([]any, n)
@@ -347,7 +347,7 @@ func TestConfigurationsThatLeadNowhereAreClearErrors(t *testing.T) {
 		filepath.Join(dir, "empty"):  "find API server: read kubeconfig " + dir + "/empty: invalid configuration: no configuration has been provided",
 		filepath.Join(dir, "broken"): "find API server: read kubeconfig " + dir + "/broken: yaml: line 1: ",
 	} {
-		_, err := Kube(kubeconfig, "a", "test", false, quiet())
+		_, err := Kube(kubeconfig, "a", "test", false, false, quiet())
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", kubeconfig, err, want)
 		}
@@ -359,7 +359,7 @@ func TestAKubeconfigIsEnough(t *testing.T) {
 	f.put(kubeNode("a", "10.0.0.1", "10.1.0.0/24"))
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	write(t, path, "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: '"+f.URL+"'}}]}")
-	k, err := Kube(path, "a", "test", false, logTo(t))
+	k, err := Kube(path, "a", "test", false, false, logTo(t))
 	must(t, err)
 	run(t, k.Run)
 	awaitText(t, k, nodeA)

@@ -66,7 +66,7 @@ func TestServicesOfTheAPIAreFollowed(t *testing.T) {
 			headless := kubeSlice("ns", "h-1", "h", "10.1.0.9")
 			headless.Labels[corev1.IsHeadlessService] = ""
 			f.put(headless)
-			k := f.sourceOf(t, "a", true)
+			k := f.sourceOf(t, "a", true, false)
 			run(t, k.Run)
 			awaitText(t, k, nodeA+cidrs+serviceA+sliceA)
 
@@ -103,7 +103,7 @@ func TestAnAPIServerWithoutServiceCIDRsIsEnough(t *testing.T) {
 	f.put(kubeNode("a", "10.0.0.1", "10.1.0.0/24"))
 	f.put(kubeService("ns", "a", "10.96.0.1"))
 	f.put(kubeServiceCIDR("kubernetes", "10.96.0.0/16"))
-	k := f.sourceOf(t, "a", true)
+	k := f.sourceOf(t, "a", true, false)
 	run(t, k.Run)
 	awaitText(t, k, nodeA+serviceA)
 	f.set(func() { f.unknown = "" }) // it is updated
@@ -111,7 +111,7 @@ func TestAnAPIServerWithoutServiceCIDRsIsEnough(t *testing.T) {
 }
 
 func TestNothingIsSaidBeforeEveryListIsRead(t *testing.T) {
-	k := unheard(t, true)
+	k := unheard(t, true, false)
 	for _, read := range []func([]any, string) error{k.nodes.Replace, k.slices.Replace, k.cidrs.Replace, k.pods.Replace, k.svcs.Replace} {
 		if s := k.Latest(); s != nil {
 			t.Errorf("says too early:\n%s", text(s))
@@ -126,7 +126,7 @@ func TestNothingIsSaidBeforeEveryListIsRead(t *testing.T) {
 // toldOf returns a source that has read everything, and was told of objects since.
 func toldOf(t testing.TB, objs ...any) *KubeSource {
 	t.Helper()
-	k := unheard(t, true)
+	k := unheard(t, true, false)
 	for _, err := range []error{k.nodes.Replace([]any{kubeNode("a", "10.0.0.1", "10.1.0.0/24")}, ""), k.pods.Replace(nil, ""), k.cidrs.Replace(nil, ""), k.svcs.Replace(nil, ""), k.slices.Replace(nil, "")} {
 		if err != nil {
 			t.Fatal(err)

@@ -20,12 +20,15 @@ func (k *KubeSource) stores() []told {
 	if k.services {
 		all = append(all, k.svcs, k.slices, k.cidrs)
 	}
+	if k.policies {
+		all = append(all, k.judged.namespaces, k.judged.policies, k.judged.clusterPolicies)
+	}
 	return all
 }
 
 // Latest returns what the API server said last, and nil until it has said everything once. It is the same Snapshot
 // as long as nothing that Polder reads has changed, and shares with the one before what has not: its lists, the
-// objects of each Service. A Service's change costs the same however many others there are.
+// objects of each Service, each pod. The change of one costs the same however many others there are.
 func (k *KubeSource) Latest() *cluster.Snapshot {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -52,22 +55,25 @@ func (k *KubeSource) update(s *cluster.Snapshot) (changed bool) {
 	if k.nodes.news() {
 		changed = replace(&s.Nodes, sortedNodes(k.nodes.values())) || changed
 	}
-	if k.pods.news() {
-		pods := k.pods.values()
-		slices.SortFunc(pods, comparePods)
-		changed = replace(&s.Pods, pods) || changed
-	}
+	changed = k.updatePods(s) || changed
+	changed = k.judged.update(s) || changed
 	if k.cidrs.news() {
 		changed = replace(&s.ServiceCIDRs, sortPrefixes(slices.Concat(k.cidrs.values()...))) || changed
 	}
-	if services := withChanges(s.Services, k.grouped.take()); services != s.Services {
-		s.Services, changed = services, true
-	}
+	changed = renew(&s.Services, k.grouped.take()) || changed
 	var problems []cluster.Problem
 	for _, t := range k.stores() {
 		problems = append(problems, t.problems()...)
 	}
 	return replace(&s.Problems, sortProblems(problems)) || changed
+}
+
+// renew makes a map of a Snapshot what it becomes by changes. It says whether that is another one.
+func renew[V any](m **cluster.Map[V], changes map[cluster.Name]*V) bool {
+	next := withChanges(*m, changes)
+	same := next == *m
+	*m = next
+	return !same
 }
 
 func sortedNodes(states []nodeState) []cluster.Node {

@@ -60,15 +60,13 @@ func text(s *cluster.Snapshot) string {
 		b.WriteByte('\n')
 	}
 	for _, p := range s.Pods {
-		fmt.Fprintf(&b, "pod %s/%s uid=%s node=%s host=%t %v %v\n", p.Namespace, p.Name, p.UID, p.Node, p.HostNetwork, p.Addresses, p.Labels)
-	}
-	for _, n := range s.Namespaces {
-		fmt.Fprintf(&b, "namespace %s %v terminating=%t\n", n.Name, n.Labels, n.Terminating)
+		fmt.Fprintf(&b, "pod %s/%s uid=%s node=%s host=%t %v %v\n", p.Namespace, p.Name, p.UID, p.Node, p.HostNetwork, p.Addresses, labelsText(p.Labels))
 	}
 	if len(s.ServiceCIDRs) > 0 {
 		fmt.Fprintf(&b, "service CIDRs %v\n", s.ServiceCIDRs)
 	}
 	b.WriteString(servicesText(s.Services))
+	b.WriteString(policiesText(s))
 	for _, p := range s.Problems {
 		fmt.Fprintf(&b, "problem %s: %s\n", p.Object, p.Message)
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/util/validation"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // manifest is one object of a manifest file.
@@ -24,6 +25,7 @@ type manifest struct {
 	line     int    // of the document it is in
 	value    any    // what a reader of objects.go, services.go, slices.go returns; nil: does not count
 	broken   bool   // what it says of itself cannot be read
+	closed   bool   // so value is a policy that lets nothing through
 	problems []string
 }
 
@@ -67,16 +69,10 @@ func (p parser) document(all []manifest, d document, inherited metav1.TypeMeta, 
 	}
 	m := manifest{line: d.line}
 	switch h.APIVersion + " " + h.Kind {
-	case "v1 Node", "v1 Namespace", "networking.k8s.io/v1 ServiceCIDR":
+	case "v1 Node", "v1 Namespace", "networking.k8s.io/v1 ServiceCIDR", "policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":
 		p.object(&m, h, "", d.data)
-	case "v1 Pod", "v1 Service", "discovery.k8s.io/v1 EndpointSlice":
+	case "v1 Pod", "v1 Service", "discovery.k8s.io/v1 EndpointSlice", "networking.k8s.io/v1 NetworkPolicy":
 		p.object(&m, h, namespaceOf(h), d.data)
-	case "networking.k8s.io/v1 NetworkPolicy":
-		m.id = objectID(h.Kind, namespaceOf(h), h.Metadata.Name)
-		m.problems = append(m.problems, h.Kind+" is not supported yet")
-	case "policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":
-		m.id = objectID(h.Kind, "", h.Metadata.Name)
-		m.problems = append(m.problems, h.Kind+" is not supported yet")
 	default:
 		m.id = objectID(h.Kind, h.Metadata.Namespace, h.Metadata.Name)
 		m.problems = append(m.problems, fmt.Sprintf("apiVersion %q, kind %q is nothing that Polder reads", h.APIVersion, h.Kind))
@@ -88,7 +84,8 @@ func (p parser) document(all []manifest, d document, inherited metav1.TypeMeta, 
 func isList(t metav1.TypeMeta) bool {
 	group, _, ok := strings.Cut(t.APIVersion, "/")
 	known := !ok || group == discoveryv1.GroupName || group == networkingv1.GroupName
-	return known && strings.HasSuffix(t.APIVersion, "v1") && strings.HasSuffix(t.Kind, "List")
+	return (known && strings.HasSuffix(t.APIVersion, "v1") || t.APIVersion == policyv1alpha2.GroupVersion.String()) &&
+		strings.HasSuffix(t.Kind, "List")
 }
 
 func (p parser) list(all []manifest, d document, h header, depth int) []manifest {
@@ -124,20 +121,23 @@ func (p parser) object(m *manifest, h header, namespace string, data []byte) {
 	case ok: // the rest of the object is as good as ever
 		for _, e := range strict.Errors() {
 			m.problems = append(m.problems, e.Error())
+			m.broken = m.broken || isPolicy(h.Kind) && !isAside(e)
 		}
 	case err != nil:
 		m.broken = true
 		m.problems = append(m.problems, fmt.Sprintf("read %s: %v", h.Kind, err))
-		return
 	}
-	var problems []string
-	m.value, problems = readObject(obj, namespace)
-	m.problems = append(m.problems, problems...)
-	name := ""
-	if o, err := meta.Accessor(obj); err == nil {
-		name = o.GetName()
+	name := h.Metadata.Name
+	if m.broken {
+		closePolicy(m, h, namespace, data)
+	} else {
+		value, problems := readObject(obj, namespace)
+		m.value, m.problems = value, append(m.problems, problems...)
+		if o, err := meta.Accessor(obj); err == nil {
+			name = o.GetName()
+		}
 	}
-	if err := validNames(h.Kind, namespace, name); err != nil {
+	if err := validNames(h.Kind, namespace, name); err != nil && (m.value != nil || !m.broken) {
 		m.value = nil
 		m.problems = append(m.problems, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
@@ -147,10 +147,10 @@ func (p parser) object(m *manifest, h header, namespace string, data []byte) {
 func readObject(obj runtime.Object, namespace string) (any, []string) {
 	switch o := obj.(type) {
 	case *corev1.Node:
-		return readNode(o)
+		return readNode(o, nil)
 	case *corev1.Pod:
 		o.Namespace = namespace
-		return readPod(o)
+		return readPod(o, nil)
 	case *corev1.Namespace:
 		return readNamespace(o), nil
 	case *corev1.Service:
@@ -161,6 +161,11 @@ func readObject(obj runtime.Object, namespace string) (any, []string) {
 		return orNil(readSlice(o, nil))
 	case *networkingv1.ServiceCIDR:
 		return readServiceCIDR(o)
+	case *networkingv1.NetworkPolicy:
+		o.Namespace = namespace
+		return readNetworkPolicy(o)
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		return readClusterPolicy(o)
 	}
 	return nil, nil
 }

@@ -3,6 +3,7 @@ package watch
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -12,10 +13,11 @@ import (
 )
 
 // readNode keeps of a Node what Polder reads of it. What it cannot honour it leaves out, and says so.
-func readNode(n *corev1.Node) (cluster.Node, []string) {
+func readNode(n *corev1.Node, t *objectTexts) (cluster.Node, []string) {
 	var problems []string
 	node := cluster.Node{
 		Name:    n.Name,
+		Labels:  t.labels(n.Labels),
 		Zone:    n.Labels[corev1.LabelTopologyZone],
 		Leaving: n.DeletionTimestamp != nil || slices.ContainsFunc(n.Spec.Taints, isLeavingTaint),
 	}
@@ -63,39 +65,17 @@ func readPodCIDRs(n *corev1.Node) (cidrs []netip.Prefix, problems []string) {
 // isLeavingTaint knows the taint by which the cluster autoscaler says that it is about to delete the node.
 func isLeavingTaint(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" }
 
-// readPod keeps of a Pod what Polder reads of it. A pod that has ended holds no address: another may have it by now.
-func readPod(p *corev1.Pod) (cluster.Pod, []string) {
-	pod := cluster.Pod{
-		Namespace:   p.Namespace,
-		Name:        p.Name,
-		UID:         string(p.UID),
-		Node:        p.Spec.NodeName,
-		HostNetwork: p.Spec.HostNetwork,
-		Labels:      cluster.MakeLabels(p.Labels),
+// readNamespace keeps of a Namespace what Polder reads of it. It always has the label of its name, as the API server
+// sees to.
+func readNamespace(n *corev1.Namespace) *cluster.Namespace {
+	labels := maps.Clone(n.Labels)
+	if labels == nil {
+		labels = map[string]string{}
 	}
-	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-		return pod, nil
-	}
-	ips := p.Status.PodIPs
-	if len(ips) == 0 && p.Status.PodIP != "" {
-		ips = []corev1.PodIP{{IP: p.Status.PodIP}}
-	}
-	var problems []string
-	for _, ip := range ips {
-		addr, err := parseAddress(ip.IP, "a node or a pod")
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("read pod IP: %v", err))
-		} else if !slices.Contains(pod.Addresses, addr) {
-			pod.Addresses = append(pod.Addresses, addr)
-		}
-	}
-	return pod, problems
-}
-
-func readNamespace(n *corev1.Namespace) cluster.Namespace {
-	return cluster.Namespace{
+	labels[corev1.LabelMetadataName] = n.Name
+	return &cluster.Namespace{
 		Name:        n.Name,
-		Labels:      cluster.MakeLabels(n.Labels),
+		Labels:      cluster.MakeLabels(labels),
 		Terminating: n.DeletionTimestamp != nil || n.Status.Phase == corev1.NamespaceTerminating,
 	}
 }

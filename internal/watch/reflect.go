@@ -14,6 +14,7 @@ import (
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // watched is one list that is read and watched.
@@ -22,20 +23,27 @@ type watched struct {
 	resource       string
 	example        runtime.Object
 	fields, labels string // selectors
-	optional       bool   // API servers of some versions do not know the resource
+	optional       bool   // some API servers do not know the resource: an older version, or nobody has defined it
 	to             cache.ReflectorStore
 }
 
 func (k *KubeSource) watches() []watched {
-	all := []watched{
-		{from: k.api.core, resource: "nodes", example: &corev1.Node{}, to: k.nodes},
-		{from: k.api.core, resource: "pods", example: &corev1.Pod{}, fields: "spec.nodeName=" + k.node, to: k.pods},
+	pods := watched{from: k.api.core, resource: "pods", example: &corev1.Pod{}, to: k.pods}
+	if !k.policies {
+		pods.fields = "spec.nodeName=" + k.node
 	}
+	all := []watched{{from: k.api.core, resource: "nodes", example: &corev1.Node{}, to: k.nodes}, pods}
 	if k.services {
 		all = append(all,
 			watched{from: k.api.core, resource: "services", example: &corev1.Service{}, labels: "!" + labelProxyName, to: k.svcs},
 			watched{from: k.api.discovery, resource: "endpointslices", example: &discoveryv1.EndpointSlice{}, labels: "!" + corev1.IsHeadlessService, to: k.slices},
 			watched{from: k.api.networking, resource: "servicecidrs", example: &networkingv1.ServiceCIDR{}, optional: true, to: k.cidrs})
+	}
+	if k.policies {
+		all = append(all,
+			watched{from: k.api.core, resource: "namespaces", example: &corev1.Namespace{}, to: k.judged.namespaces},
+			watched{from: k.api.networking, resource: "networkpolicies", example: &networkingv1.NetworkPolicy{}, to: k.judged.policies},
+			watched{from: k.api.policies, resource: "clusternetworkpolicies", example: &policyv1alpha2.ClusterNetworkPolicy{}, optional: true, to: k.judged.clusterPolicies})
 	}
 	return all
 }

@@ -65,7 +65,7 @@ func TestTheAPIServerIsReachedWithoutItsConfiguredAddress(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "apiservers")
 			write(t, file, strings.Join(where.remembered, "\n"))
 			cfg := &rest.Config{Host: "https://" + nobody(t), TLSClientConfig: rest.TLSClientConfig{CAFile: ca}}
-			k, err := newKube(cfg, newServers(cfg, where.others, file, logTo(t)), "a", false, logTo(t))
+			k, err := newKube(cfg, newServers(cfg, where.others, file, logTo(t)), "a", false, false, logTo(t))
 			must(t, err)
 			run(t, k.Run)
 			awaitText(t, k, nodeA)
@@ -94,7 +94,7 @@ func TestAnAddressOfSomebodyElseIsNotTrusted(t *testing.T) {
 				t.Errorf("%s: connected to %s", name, c.RemoteAddr())
 			}
 		default:
-			k, err := newKube(cfg, s, "a", false, quiet())
+			k, err := newKube(cfg, s, "a", false, false, quiet())
 			must(t, err)
 			if n, err := k.getNode(t.Context()); err == nil {
 				t.Errorf("%s: got %s", name, n.Name)
@@ -113,7 +113,7 @@ func TestTheAPIServersOwnServiceIsRemembered(t *testing.T) {
 	no := false
 	own.Endpoints[2].Conditions.Serving = &no
 	f.put(own)
-	k := f.sourceOf(t, "a", true)
+	k := f.sourceOf(t, "a", true, false)
 	run(t, k.Run)
 	awaitRemembered(t, k, "172.18.0.2:8080", "172.18.0.3:8080")
 	f.put(kubeSlice("default", "kubernetes", "kubernetes", "172.18.0.5"))

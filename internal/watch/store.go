@@ -130,6 +130,9 @@ func (t *store[T]) slim(obj any) (*row[T], error) {
 	if err != nil {
 		return nil, err
 	}
+	if m, err := meta.Accessor(obj); err == nil {
+		m.SetName(key[len(key)-len(m.GetName()):]) // one copy of it for both
+	}
 	value, problems := t.read(obj)
 	return &row[T]{key: key, value: value, problems: slices.Clip(problems)}, nil
 }

@@ -10,7 +10,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // signal says that there is something new to read. It holds at most one notice: what happens twice before anybody
@@ -34,7 +36,11 @@ func newScheme() *runtime.Scheme {
 	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
 	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{})
 	metav1.AddToGroupVersion(s, discoveryv1.SchemeGroupVersion)
-	s.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.ServiceCIDR{}, &networkingv1.ServiceCIDRList{})
+	s.AddKnownTypes(networkingv1.SchemeGroupVersion,
+		&networkingv1.ServiceCIDR{}, &networkingv1.ServiceCIDRList{}, &networkingv1.NetworkPolicy{}, &networkingv1.NetworkPolicyList{})
 	metav1.AddToGroupVersion(s, networkingv1.SchemeGroupVersion)
+	policies := schema.GroupVersion(policyv1alpha2.GroupVersion)
+	s.AddKnownTypes(policies, &policyv1alpha2.ClusterNetworkPolicy{}, &policyv1alpha2.ClusterNetworkPolicyList{})
+	metav1.AddToGroupVersion(s, policies)
 	return s
 }

@@ -1,0 +1,144 @@
+package watch
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/polder-net/polder/internal/cluster"
+)
+
+// moved gathers which objects of a store have changed since it was last asked, so that what a change costs does not
+// depend on how many objects there are.
+type moved[V any] struct {
+	mu    sync.Mutex
+	dirty map[cluster.Name]*V // what they are now; nil: gone
+}
+
+func newMoved[V any]() *moved[V] { return &moved[V]{dirty: map[cluster.Name]*V{}} }
+
+func (m *moved[V]) note(name cluster.Name, now *V) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dirty[name] = now
+}
+
+// take returns what has changed since it was last called. Whoever calls owns the map.
+func (m *moved[V]) take() map[cluster.Name]*V {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dirty := m.dirty
+	m.dirty = map[cluster.Name]*V{}
+	return dirty
+}
+
+// noteBy returns what a store calls with each change.
+func (m *moved[V]) noteBy(name func(*V) cluster.Name) func(old, now *V) {
+	return func(old, now *V) {
+		if now == nil {
+			m.note(name(old), nil)
+		} else {
+			m.note(name(now), now)
+		}
+	}
+}
+
+// judged is what policies need of the API besides pods.
+type judged struct {
+	namespaces      *store[*cluster.Namespace]
+	policies        *store[*cluster.NetworkPolicy]
+	clusterPolicies *store[*cluster.ClusterPolicy]
+
+	movedPods            *moved[cluster.Pod]
+	movedNamespaces      *moved[cluster.Namespace]
+	movedPolicies        *moved[cluster.NetworkPolicy]
+	movedClusterPolicies *moved[cluster.ClusterPolicy]
+}
+
+func (j *judged) make(changed func()) {
+	j.movedPods, j.movedNamespaces = newMoved[cluster.Pod](), newMoved[cluster.Namespace]()
+	j.movedPolicies, j.movedClusterPolicies = newMoved[cluster.NetworkPolicy](), newMoved[cluster.ClusterPolicy]()
+
+	j.namespaces = newStore("Namespace", func(obj any) (*cluster.Namespace, []string) {
+		return readNamespace(obj.(*corev1.Namespace)), nil
+	}, changed)
+	j.namespaces.moved = j.movedNamespaces.noteBy(func(n *cluster.Namespace) cluster.Name { return cluster.Name{Name: n.Name} })
+	j.policies = newStore("NetworkPolicy", func(obj any) (*cluster.NetworkPolicy, []string) {
+		return readNetworkPolicy(obj.(*networkingv1.NetworkPolicy))
+	}, changed)
+	j.policies.moved = j.movedPolicies.noteBy(func(p *cluster.NetworkPolicy) cluster.Name { return p.Name })
+	j.clusterPolicies = newStore("ClusterNetworkPolicy", func(obj any) (*cluster.ClusterPolicy, []string) {
+		return readClusterPolicy(obj.(*policyv1alpha2.ClusterNetworkPolicy))
+	}, changed)
+	j.clusterPolicies.moved = j.movedClusterPolicies.noteBy(func(p *cluster.ClusterPolicy) cluster.Name { return cluster.Name{Name: p.Name} })
+}
+
+// update makes a Snapshot say what has changed. It says whether anything has.
+func (j *judged) update(s *cluster.Snapshot) (changed bool) {
+	changed = renew(&s.AllPods, j.movedPods.take())
+	changed = renew(&s.AllNamespaces, j.movedNamespaces.take()) || changed
+	changed = renew(&s.NetworkPolicies, j.movedPolicies.take()) || changed
+	return renew(&s.ClusterPolicies, j.movedClusterPolicies.take()) || changed
+}
+
+func (k *KubeSource) makePods() {
+	t := newObjectTexts()
+	k.pods = newStore("Pod", func(obj any) (*cluster.Pod, []string) {
+		pod, problems := readPod(obj.(*corev1.Pod), t)
+		if !k.isHere(pod) {
+			pod.UID = "" // nobody asks, and there are many
+		}
+		return pod, problems
+	}, k.change)
+	k.pods.moved = k.podMoved
+}
+
+// isHere says whether there is a pod, on this node.
+func (k *KubeSource) isHere(p *cluster.Pod) bool { return p != nil && p.Node == k.node }
+
+func (k *KubeSource) podMoved(old, now *cluster.Pod) {
+	name := podName(old)
+	if now != nil {
+		name = podName(now)
+	}
+	if k.policies {
+		k.judged.movedPods.note(name, now)
+	}
+	switch {
+	case k.isHere(now):
+		k.here.note(name, now)
+	case k.isHere(old):
+		k.here.note(name, nil)
+	}
+}
+
+func podName(p *cluster.Pod) cluster.Name {
+	if p == nil {
+		return cluster.Name{}
+	}
+	return cluster.Name{Namespace: p.Namespace, Name: p.Name}
+}
+
+// updatePods makes a Snapshot say what has changed of this node's pods. It says whether anything has.
+func (k *KubeSource) updatePods(s *cluster.Snapshot) bool {
+	moved := k.here.take()
+	for name, pod := range moved {
+		if pod == nil {
+			delete(k.own, name)
+		} else {
+			k.own[name] = pod
+		}
+	}
+	if len(moved) == 0 {
+		return false
+	}
+	pods := make([]cluster.Pod, 0, len(k.own))
+	for _, name := range slices.SortedFunc(maps.Keys(k.own), cluster.Name.Compare) {
+		pods = append(pods, *k.own[name])
+	}
+	return replace(&s.Pods, pods)
+}
