@@ -74,6 +74,9 @@ func serve(ctx context.Context, f flags, log *slog.Logger) error {
 			return err
 		}
 		cfg.Source = kube
+		cfg.Tell = func(ctx context.Context, e agent.PodEvent) error {
+			return kube.WarnPod(ctx, e.Pod, e.UID, e.Reason, e.Message)
+		}
 		if f.options.Routing != route.ModeOff { // else that is for the plugin that connects pods to say
 			cfg.Ready = kube.MarkNetworkReady
 		}

@@ -85,7 +85,7 @@ func (a *Agent) writePolicies(now time.Time) (repaired []change, wrote bool, err
 		first := p.read.IsZero()
 		p.read = now
 		var found []datapath.Change
-		found, err = a.datapath.ResyncPolicies(p.table.All(), now)
+		found, err = a.datapath.ResyncPolicies(p.table.All())
 		if !first && nothing && p.failed == "" {
 			for _, c := range found {
 				repaired = append(repaired, change{c.Table, c.Row, c.Verb})
@@ -93,7 +93,7 @@ func (a *Agent) writePolicies(now time.Time) (repaired []change, wrote bool, err
 		}
 		return repaired, true, err
 	case !nothing:
-		return nil, true, a.datapath.SyncPolicies(changed, now)
+		return nil, true, a.datapath.SyncPolicies(changed)
 	}
 	return nil, false, nil
 }
@@ -148,7 +148,7 @@ func (a *Agent) clearPolicies(now time.Time) error {
 	if a.datapath.PoliciesKnown() {
 		return a.datapath.RetirePolicies(now)
 	}
-	if _, err := a.datapath.ResyncPolicies(policy.Changes{}, now); err != nil {
+	if _, err := a.datapath.ResyncPolicies(policy.Changes{}); err != nil {
 		return err
 	}
 	return a.datapath.SwappedPolicies(now)
