@@ -65,6 +65,8 @@ func TestWrongUseGetsOneClearLine(t *testing.T) {
 		{"status --nonsense", "status: flag provided but not defined: -nonsense: see 'polder status --help'"},
 		{"status -o yaml", "status: -o yaml: only json is known"},
 		{"pods -o yaml", "pods: -o yaml: only json is known"},
+		{"drops -o yaml", "drops: -o yaml: only json is known"},
+		{"drops web", `drops: one word too many: "web"`},
 		{"services -o yaml", "services: -o yaml: only json is known"},
 		{"services default/web x", `services: one word too many: "x"`},
 		{"services default/", `services: "default/" is neither a namespace nor a Service: want NAMESPACE or NAMESPACE/NAME`},
@@ -149,8 +151,8 @@ func TestVersionIsPrinted(t *testing.T) {
 }
 
 func TestWithoutAnAgentOneLineSaysSo(t *testing.T) {
-	for _, command := range []string{"status", "pods", "services"} {
-		s := runPolder(nil, command)
+	for _, command := range []string{"status", "pods", "services", "drops", "drops --follow"} {
+		s := runPolder(nil, strings.Fields(command)...)
 		if want := "polder: no agent runs on this node: nobody listens at /run/polder/agent.sock\n"; s.status != 1 || s.stderr != want {
 			t.Errorf("status %d, error %q", s.status, s.stderr)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/polder-net/polder/internal/api"
 )
@@ -34,9 +35,18 @@ func writePods(w io.Writer, pods []api.LocalPod) {
 		return
 	}
 	var t textTable
-	t.add("POD", "ADDRESSES", "LINK", "CONTAINER")
+	titles := []string{"POD", "ADDRESSES", "LINK", "CONTAINER"}
+	judged := slices.ContainsFunc(pods, func(p api.LocalPod) bool { return p.Policies != nil })
+	if judged {
+		titles = append(titles, "POLICIES")
+	}
+	t.add(titles...)
 	for _, p := range pods {
-		t.add(podName(p), stacked(p.Addresses), p.Link, p.ContainerID[:min(12, len(p.ContainerID))])
+		cells := []string{podName(p), stacked(p.Addresses), p.Link, p.ContainerID[:min(12, len(p.ContainerID))]}
+		if judged {
+			cells = append(cells, podPolicyText(p.Policies))
+		}
+		t.add(cells...)
 	}
 	t.write(w)
 }

@@ -59,6 +59,9 @@ func writeStatus(w io.Writer, r api.NodeReport, now time.Time) {
 		head.add("synced", ago(now, r.Synced))
 	}
 	head.add("pods", strconv.Itoa(len(r.Pods)))
+	if text := policySummary(r.Pods); text != "" {
+		head.add("policies", text)
+	}
 	head.write(w)
 	writePools(w, r.Addresses)
 	writePeers(w, r.Peers)
@@ -66,6 +69,27 @@ func writeStatus(w io.Writer, r api.NodeReport, now time.Time) {
 	writeCounters(w, r.Counters)
 	writeProblems(w, r.Problems)
 	writeRepairs(w, r.Repairs, now)
+}
+
+// policySummary counts what policies make of the pods; empty: none are judged.
+func policySummary(pods []api.LocalPod) string {
+	var open, isolated, closed int
+	for _, p := range pods {
+		switch {
+		case p.Policies == nil:
+			return ""
+		case p.Policies.Why != "" || p.Policies.Ingress == api.Closed || p.Policies.Egress == api.Closed:
+			closed++
+		case p.Policies.Ingress == api.Isolated || p.Policies.Egress == api.Isolated:
+			isolated++
+		default:
+			open++
+		}
+	}
+	if open+isolated+closed == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d open, %d isolated, %d closed: see polder pods", open, isolated, closed)
 }
 
 func yesNo(b bool) string {
