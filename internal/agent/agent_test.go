@@ -65,13 +65,14 @@ func oneNode(podCIDRs ...string) *cluster.Snapshot {
 // node is a running agent and what outlives it.
 type node struct {
 	t      *testing.T
+	agent  *Agent // its state is to be looked at once it has stopped
 	cfg    Config
 	source *still
 	stop   func()
 }
 
 // newNode starts an agent on a cluster. The node's state ends with the test.
-func newNode(t *testing.T, snap *cluster.Snapshot) *node {
+func newNode(t *testing.T, snap *cluster.Snapshot, settings ...func(*Config)) *node {
 	t.Helper()
 	testnet.RequireRoot(t)
 	dir := t.TempDir()
@@ -84,6 +85,9 @@ func newNode(t *testing.T, snap *cluster.Snapshot) *node {
 		Node: "node-1", Version: "test", Options: desired.Options{Routing: route.ModeAuto}, Source: n.source,
 		State: filepath.Join(dir, "run"), Pins: "/sys/fs/bpf/" + filepath.Base(dir),
 		CNIBin: filepath.Join(dir, "bin"), CNINet: filepath.Join(dir, "net.d"), Plugin: plugin,
+	}
+	for _, set := range settings {
+		set(&n.cfg)
 	}
 	n.start()
 	t.Cleanup(func() {
@@ -100,6 +104,7 @@ func (n *node) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
