@@ -93,23 +93,43 @@ static __always_inline void set_forward(struct work *w, const struct packet *p, 
 
 static __always_inline __u8 tcp_flags(struct __sk_buff *ctx, const struct packet *p)
 {
-	__u8 flags = 0;
+	__u8 flags = p->tcp;
 
-	if (p->proto == IPPROTO_TCP && (!p->fragment || p->first))
+	if (p->proto == IPPROTO_TCP && p->fragment && p->first)
 		bpf_skb_load_bytes(ctx, p->l4 + TCP_FLAGS, &flags, 1);
 	return flags;
 }
 
-// Fragments have the ports of the first one of them, which must come first.
-static __always_inline int find_ports(struct __sk_buff *ctx, struct packet *p)
+static __always_inline _Bool is_icmp(const struct packet *p)
 {
-	struct fragment_key key = {.src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto};
+	return p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6;
+}
+
+// The ports, or what stands for them: of an ICMP packet its number, if it has one, and its type.
+static __always_inline int load_ports(struct __sk_buff *ctx, const struct packet *p, struct fragment *ports)
+{
+	__be16 icmp[4];
+
+	if (!is_icmp(p))
+		return bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(*ports));
+	if (bpf_skb_load_bytes(ctx, p->l4, icmp, sizeof(icmp)) < 0)
+		return -1;
+	ports->sport = icmp[2];
+	ports->dport = icmp[0];
+	return 0;
+}
+
+// Fragments have the ports of the first one of them, which must come first.
+__noinline int find_ports(struct __sk_buff *ctx, struct packet *p)
+{
+	struct fragment_key key = {};
 	struct fragment ports, *found;
 
-	if (!p->fragment || p->ports)
+	if (!p || !p->fragment || p->ports)
 		return GO_ON;
+	key = (struct fragment_key){.src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto};
 	if (p->first) {
-		if (bpf_skb_load_bytes(ctx, p->l4, &ports, sizeof(ports)) < 0)
+		if (load_ports(ctx, p, &ports) < 0)
 			return -DROP_FRAGMENT;
 		bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
 	} else {

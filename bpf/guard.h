@@ -6,6 +6,7 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "rules.h"
 
 enum { ARP_REPLY = 2 };
 
@@ -26,6 +27,8 @@ static __always_inline int guard_source(struct __sk_buff *ctx, struct packet *p)
 	if (!mac_equal(&ep->pod_mac, &p->from))
 		return -DROP_SPOOFED_MAC;
 	p->shaped = ep->shaped;
+	if (ep->egress | ep->ingress)
+		set_sender(p, ep);
 	return GO_ON;
 }
 

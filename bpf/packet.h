@@ -23,11 +23,16 @@ enum {
 	ICMP_TIME_EXCEEDED = 11,
 	ICMP_PARAMETER_PROBLEM = 12,
 	ICMP6_ERRORS_END = 128,
+	ICMP_ECHO = 8,
+	ICMP_ECHO_REPLY = 0,
+	ICMP6_ECHO = 128,
+	ICMP6_ECHO_REPLY = 129,
 	ND_ROUTER_SOLICITATION = 133,
 	ND_ROUTER_ADVERTISEMENT = 134,
 	ND_NEIGHBOUR_SOLICITATION = 135,
 	ND_NEIGHBOUR_ADVERTISEMENT = 136,
 	ND_REDIRECT = 137,
+	ND_HOPS = 255, // its hop limit, which no packet has that has been routed
 };
 
 struct packet {
@@ -37,13 +42,15 @@ struct packet {
 	__u8 ttl;   // or hop limit
 	__u8 icmp_type;
 	_Bool fragment;
-	_Bool first;   // of the fragments: it has the ports
-	_Bool options; // IPv4 options or IPv6 extension headers: the stack's business
-	_Bool ports;   // sport and dport hold something
-	_Bool shaped;  // the sender's link has queues that it must wait in
-	_Bool served;  // its addresses have been rewritten
-	__u32 l4;      // offset of the header after IP
-	__u32 id;      // of the fragments of one packet
+	_Bool first;	// of the fragments: it has the ports
+	_Bool options;	// IPv4 options or IPv6 extension headers: the stack's business
+	_Bool ports;	// sport and dport hold something
+	_Bool shaped;	// the sender's link has queues that it must wait in
+	_Bool served;	// its addresses have been rewritten
+	_Bool isolated; // the sender is, and the work says by which rulesets
+	__u8 tcp;	// its flags; of a fragment, zero
+	__u32 l4;	// offset of the header after IP
+	__u32 id;	// of the fragments of one packet
 	__be16 sport, dport;
 	struct addr src, dst;
 };
@@ -115,10 +122,18 @@ static __always_inline _Bool is_icmp_error(const struct packet *p)
 	return p->proto == IPPROTO_ICMPV6 && p->icmp_type < ICMP6_ERRORS_END;
 }
 
+struct tcp_start { // RFC 9293, 3.1
+	__be16 sport, dport;
+	__be32 seq, ack;
+	__u8 offset, flags;
+} __attribute__((packed));
+
+enum { PORTS = 4 }; // what of it UDP and SCTP have too
+
 // Ports, or the ICMP type. What the packet is too short for stays zero: the receiver's stack judges that.
 static __always_inline int parse_l4(struct __sk_buff *ctx, struct packet *p)
 {
-	__be16 ports[2];
+	struct tcp_start head;
 
 	if (p->fragment)
 		return GO_ON;
@@ -126,9 +141,11 @@ static __always_inline int parse_l4(struct __sk_buff *ctx, struct packet *p)
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		if (bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(ports)) == 0) {
-			p->sport = ports[0];
-			p->dport = ports[1];
+		if ((p->proto == IPPROTO_TCP && bpf_skb_load_bytes(ctx, p->l4, &head, sizeof(head)) == 0) ||
+		    bpf_skb_load_bytes(ctx, p->l4, &head, PORTS) == 0) {
+			p->sport = head.sport;
+			p->dport = head.dport;
+			p->tcp = p->proto == IPPROTO_TCP ? head.flags : 0;
 			p->ports = 1;
 		}
 		break;

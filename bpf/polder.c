@@ -39,6 +39,11 @@ static __always_inline int route_from_pod(struct __sk_buff *ctx, struct packet *
 		if (p->served)
 			return deliver_served(ctx, p);
 	}
+	if (cfg && is_isolated(ctx, p, cfg, ep)) {
+		rc = judge(ctx, p, ep);
+		if (rc != GO_ON)
+			return rc;
+	}
 	if (ep && ep->ifindex)
 		return deliver(ctx, p, ep);
 	if (!r || needs_stack(ctx, p))
@@ -79,6 +84,11 @@ static __always_inline int route_from_network(struct __sk_buff *ctx, struct pack
 			return rc;
 		if (p->served)
 			return deliver_served(ctx, p);
+	}
+	if (to_pod && is_isolated(ctx, p, cfg, ep)) {
+		rc = judge(ctx, p, ep);
+		if (rc != GO_ON)
+			return rc;
 	}
 	if (!to_pod || !find_remote(&p->src))
 		return TO_STACK;
@@ -168,7 +178,14 @@ static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packe
 		if (p->served)
 			return deliver_served(ctx, p);
 	}
-	return ep && ep->ifindex ? deliver(ctx, p, ep) : TO_STACK;
+	if (!ep || !ep->ifindex)
+		return TO_STACK;
+	if (is_isolated(ctx, p, cfg, ep)) {
+		rc = judge(ctx, p, ep);
+		if (rc != GO_ON)
+			return rc;
+	}
+	return deliver(ctx, p, ep);
 }
 
 // Ingress of the tunnel device.
@@ -218,14 +235,34 @@ static __always_inline void follow_answer(struct __sk_buff *ctx, struct packet *
 		rewrite(ctx, p);
 }
 
+// A packet for the pod behind the link that it leaves by.
+static __always_inline int judge_arrival(struct __sk_buff *ctx, struct packet *p)
+{
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
+
+	if (!ep || ep->ifindex != ctx->ifindex || !(ep->egress | ep->ingress))
+		return GO_ON;
+	if (is_neighbour_discovery(p) && p->ttl == ND_HOPS)
+		return GO_ON;
+	return judge(ctx, p, ep);
+}
+
 // Egress of the host's end of a pod's link: what comes to a pod through the stack.
 SEC("tc")
 int to_pod(struct __sk_buff *ctx)
 {
 	struct config *cfg = get_config();
 	struct packet p = {};
+	int rc;
 
-	if (cfg && cfg->services && parse(ctx, &p) == GO_ON)
+	if (!cfg || !(cfg->services || cfg->policies) || parse(ctx, &p) != GO_ON)
+		return TC_ACT_UNSPEC;
+	if (cfg->policies && ctx->ingress_ifindex && ctx->ingress_ifindex != ctx->ifindex) {
+		rc = judge_arrival(ctx, &p);
+		if (rc != GO_ON)
+			return finish(ctx, rc);
+	}
+	if (cfg->services)
 		follow_answer(ctx, &p);
 	return TC_ACT_UNSPEC;
 }

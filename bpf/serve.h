@@ -5,6 +5,7 @@
 #pragma once
 
 #include "handover.h"
+#include "judge.h"
 #include "unreachable.h"
 
 // Which slot: by chance inside the cluster; for clients outside by the flow alone, the same on every node.
@@ -161,17 +162,24 @@ static __always_inline int to_node(struct __sk_buff *ctx)
 // leaves without it.
 __noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
 {
+	struct config *cfg = get_config();
 	struct work *w = get_work();
 	struct endpoint *ep;
 	struct remote *r;
 	struct addr dst;
 	_Bool answer;
+	int rc;
 
-	if (!p || !w)
+	if (!p || !w || !cfg)
 		return TO_STACK;
 	answer = w->forward.flags & FLOW_REPLY;
 	dst = p->dst;
 	ep = bpf_map_lookup_elem(&endpoints, &dst);
+	if (is_isolated(ctx, p, cfg, ep)) {
+		rc = judge(ctx, p, ep);
+		if (rc != GO_ON)
+			return rc;
+	}
 	if (answer && ep && !ep->ifindex)
 		return to_node(ctx);
 	if (p->ttl <= 1 || p->options || (p->shaped && !answer) || (ep && (!ep->ifindex || ep->shaped)))

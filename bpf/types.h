@@ -86,7 +86,11 @@ struct rule_key {
 	__u8 unused[6];
 };
 
-enum { SPANS = 6, DECISION_ALLOW = 1U << 31 };
+enum {
+	SPANS = 6,
+	DECISION_ALLOW = 1U << 31,
+	DECISION_NONE = 0x7fffffff, // nobody's: there is no rule at all
+};
 
 // Ports, host byte order, both ends included. The decision's other bits say who decided (policy.Decision).
 struct span {
@@ -121,7 +125,7 @@ struct recent {
 	struct tuple tuple;
 	__u32 epoch; // of the tables
 	__u32 ticks;
-	__u64 egress, ingress; // rulesets that it passed by
+	__u64 egress[2], ingress[2]; // rulesets of its source and of its destination; of nobody here: open
 };
 
 // What the agent is told of a packet that a policy let not pass.
@@ -342,9 +346,24 @@ struct fragment {
 	__be16 sport, dport;
 };
 
+// A packet that is judged.
+struct judging {
+	struct recent packet;
+	struct tuple reverse;		     // that of its answers
+	__u64 sender_egress, sender_ingress; // of one that is isolated
+	_Bool sender_late;
+	struct denial denial;
+	__u32 ifindex[2]; // the links of its source and of its destination
+	_Bool late;	  // an end is: flows of which nobody knows who began them
+	_Bool begins;	  // it may be the first of a flow
+	_Bool certain;	  // and cannot be an answer
+	enum judged_flags flags;
+};
+
 struct work {
 	struct tuple tuple, reply_tuple;
 	struct flow forward, reply;
 	struct backend backend;
 	__u32 slot; // the backend's, from the first one of the choice
+	struct judging judging;
 };

@@ -80,6 +80,16 @@ type bpfCount struct {
 	Bytes   uint64
 }
 
+type bpfDenial struct {
+	_        structs.HostLayout
+	Tuple    bpfTuple
+	Ruleset  uint64
+	Decision uint32
+	Ifindex  uint32
+	Ingress  uint32
+	Unused   uint32
+}
+
 type bpfDeniedKey struct {
 	_        structs.HostLayout
 	Ruleset  uint64
@@ -267,8 +277,8 @@ type bpfRecent struct {
 	Tuple   bpfTuple
 	Epoch   uint32
 	Ticks   uint32
-	Egress  uint64
-	Ingress uint64
+	Egress  [2]uint64
+	Ingress [2]uint64
 }
 
 type bpfRemote struct {
@@ -367,6 +377,22 @@ type bpfWork struct {
 	Reply      bpfFlow
 	Backend    bpfBackend
 	Slot       uint32
+	Judging    struct {
+		_             structs.HostLayout
+		Packet        bpfRecent
+		Reverse       bpfTuple
+		SenderEgress  uint64
+		SenderIngress uint64
+		SenderLate    bool
+		_             [7]byte
+		Denial        bpfDenial
+		Ifindex       [2]uint32
+		Late          bool
+		Begins        bool
+		Certain       bool
+		_             [1]byte
+		Flags         bpfJudgedFlags
+	}
 }
 
 // Names of all BPF objects in the ELF.
