@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/polder-net/polder/internal/cluster"
@@ -129,24 +130,29 @@ func (w *policyWriter) wantAll(all policy.Changes) {
 	}
 }
 
-// noteLive finds out which rulesets endpoints name. Who has which is not known of an earlier agent's: any pod may leave
-// any of them, and enter any that is wanted.
+// noteLive finds out which rulesets programs may judge by. Who has which is not known of an earlier agent's: any pod may
+// leave any of them, or just have left it, and enter any that is wanted.
 func (w *policyWriter) noteLive() error {
+	s := w.s
 	named, err := w.d.namedRulesets()
 	if err != nil {
 		return err
 	}
 	for id := range named {
-		_, wanted := w.s.wanted[id]
-		_, left := w.s.left[id]
-		if !w.s.begun || !wanted && !left {
+		_, wanted := s.wanted[id]
+		_, left := s.left[id]
+		if !wanted && !left {
 			w.leave(id)
 		}
 	}
-	if !w.s.begun {
-		for id := range w.s.wanted {
-			put(&w.s.entered, id, true)
-		}
+	if s.begun {
+		return nil
+	}
+	for id := range s.rules {
+		w.leave(id)
+	}
+	for id := range s.wanted {
+		put(&s.entered, id, true)
 	}
 	return nil
 }
@@ -164,8 +170,26 @@ func (w *policyWriter) takeUp() {
 			put(&w.prefixes, k, target{l.class, l.gone})
 		}
 	}
+	w.keepFamilies()
 	aimAt(s, s.classes, w.addresses)
 	aimAt(s, s.blocks, w.prefixes)
+}
+
+// keepFamilies sees to it that no IPv6 prefix says anything of IPv4 addresses, which are mapped into that family here: where
+// one holds them, 0.0.0.0/0 has a row in any case.
+func (w *policyWriter) keepFamilies() {
+	all, covered := encodeBlock(netip.PrefixFrom(netip.IPv4Unspecified(), 0)), false
+	for n := range all.Prefixlen {
+		_, ok := w.blockAim(bpfClassKey{Prefixlen: n, Addr: maskAddr(all.Addr, int(n))})
+		covered = covered || ok
+	}
+	class, present := w.blockAim(all)
+	switch {
+	case covered && !present:
+		w.wantBlock(all, plain)
+	case !covered && present && class == plain:
+		w.wantBlock(all, policy.Others)
+	}
 }
 
 func aimAt[K comparable](s *policies, p places[K], targets map[K]target) {
