@@ -55,11 +55,16 @@ func TestTheAgentMayDoNoMoreThanThis(t *testing.T) {
 	want := map[string][]string{
 		"nodes":        {"get", "list", "watch", "patch"},
 		"nodes/status": {"patch"},
-		"pods":         {"list", "watch"},
+		"pods":         {"get", "list", "watch"},
+		"namespaces":   {"get", "list", "watch"},
+		"events":       {"create", "patch"},
 		"services":     {"list", "watch"},
 
 		"discovery.k8s.io/endpointslices": {"list", "watch"},
 		"networking.k8s.io/servicecidrs":  {"list", "watch"},
+
+		"networking.k8s.io/networkpolicies":               {"get", "list", "watch"},
+		"policy.networking.k8s.io/clusternetworkpolicies": {"get", "list", "watch"},
 	}
 	got := map[string][]string{}
 	for _, rule := range objects["ClusterRole"].(*rbacv1.ClusterRole).Rules {

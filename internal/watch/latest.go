@@ -12,6 +12,7 @@ import (
 // told is what a store of any kind says of itself.
 type told interface {
 	isSynced() bool
+	problemNews() bool
 	problems() []cluster.Problem
 }
 
@@ -61,11 +62,22 @@ func (k *KubeSource) update(s *cluster.Snapshot) (changed bool) {
 		changed = replace(&s.ServiceCIDRs, sortPrefixes(slices.Concat(k.cidrs.values()...))) || changed
 	}
 	changed = renew(&s.Services, k.grouped.take()) || changed
+	return k.updateProblems(s) || changed
+}
+
+func (k *KubeSource) updateProblems(s *cluster.Snapshot) bool {
+	news := false
+	for _, t := range k.stores() {
+		news = t.problemNews() || news
+	}
+	if !news {
+		return false
+	}
 	var problems []cluster.Problem
 	for _, t := range k.stores() {
 		problems = append(problems, t.problems()...)
 	}
-	return replace(&s.Problems, sortProblems(problems)) || changed
+	return replace(&s.Problems, sortProblems(problems))
 }
 
 // renew makes a map of a Snapshot what it becomes by changes. It says whether that is another one.

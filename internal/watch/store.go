@@ -27,6 +27,7 @@ type store[T any] struct {
 	rows   map[string]*row[T] // a row stays as long as its object says the same
 	bad    map[string]*row[T] // those of the rows that have problems
 	fresh  bool               // rows changed since news was last called
+	worse  bool               // and so did bad, since problemNews was
 }
 
 // row is what is kept of one object.
@@ -54,6 +55,15 @@ func (t *store[T]) news() bool {
 	fresh := t.fresh
 	t.fresh = false
 	return fresh
+}
+
+// problemNews says whether any row with problems has changed since it was last called.
+func (t *store[T]) problemNews() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	worse := t.worse
+	t.worse = false
+	return worse
 }
 
 // values returns the rows' values in no order.
@@ -98,6 +108,7 @@ func (t *store[T]) set(key string, now *row[T]) bool {
 	var was, is T
 	if old != nil {
 		was = old.value
+		t.worse = t.worse || len(old.problems) > 0
 		delete(t.bad, key)
 	}
 	if now == nil {
@@ -107,6 +118,7 @@ func (t *store[T]) set(key string, now *row[T]) bool {
 		t.rows[key] = now
 		if len(now.problems) > 0 {
 			t.bad[key] = now
+			t.worse = true
 		}
 	}
 	t.fresh = true
