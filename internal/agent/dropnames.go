@@ -88,23 +88,24 @@ func (n *namer) name(one datapath.Denial, now time.Time) (api.Drop, cluster.Loca
 	pod := v.pods[one.Index]
 	why, policies := n.drops.rulesets.reason(one.Ruleset, one.Decision)
 	d := api.Drop{Time: now, Direction: "egress", Protocol: protocolName(one.Protocol), Reason: why, Policies: policies,
-		From: n.end(one.Source, one.Protocol), To: n.end(one.Destination, one.Protocol)}
-	own := &d.From
+		From: n.end(v, one.Source, one.Protocol), To: n.end(v, one.Destination, one.Protocol)}
 	if one.Ingress {
-		d.Direction, own = "ingress", &d.To
-	}
-	if pod.Name != "" {
-		own.Pod = pod.Namespace + "/" + pod.Name
+		d.Direction = "ingress"
 	}
 	return d, pod
 }
 
-func (n *namer) end(a netip.AddrPort, p cluster.Protocol) api.DropEnd {
+// end names what has an address: a pod of this node, as its kernel says, or another, as the cluster does.
+func (n *namer) end(v *dropView, a netip.AddrPort, p cluster.Protocol) api.DropEnd {
 	e := api.DropEnd{Address: a.Addr()}
 	if p == cluster.TCP || p == cluster.UDP || p == cluster.SCTP {
 		e.Port = a.Port()
 	}
-	if name, ok := n.of[a.Addr()]; ok {
+	name, ok := v.here[a.Addr()]
+	if !ok {
+		name, ok = n.of[a.Addr()]
+	}
+	if ok && name.Name != "" {
 		e.Pod = name.String()
 	}
 	return e

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type drops struct {
 // dropView is what packets are told by. Nobody changes it.
 type dropView struct {
 	pods     map[int]cluster.LocalPod // by the index of their links
+	here     map[netip.Addr]cluster.Name
 	snapshot *cluster.Snapshot
 }
 
@@ -42,9 +44,12 @@ func (a *Agent) showPods() {
 	if a.policies.table == nil {
 		return
 	}
-	v := &dropView{pods: make(map[int]cluster.LocalPod, len(a.pods)), snapshot: a.snapshot}
+	v := &dropView{pods: make(map[int]cluster.LocalPod, len(a.pods)), here: map[netip.Addr]cluster.Name{}, snapshot: a.snapshot}
 	for _, p := range a.pods {
 		v.pods[p.Index] = p
+		for _, addr := range p.Addresses {
+			v.here[addr] = cluster.Name{Namespace: p.Namespace, Name: p.Name}
+		}
 	}
 	a.policies.drops.view.Store(v)
 }

@@ -104,3 +104,21 @@ func isIsolated(id uint64) bool {
 }
 
 func first(r api.Response) netip.Addr { return r.Addresses[0].Prefix.Addr() }
+
+func podName(namespace, name string) cluster.Name {
+	return cluster.Name{Namespace: namespace, Name: name}
+}
+
+// localPod is one that has just come.
+func localPod(name string) cluster.LocalPod {
+	return cluster.LocalPod{Link: "pdr-" + name, Index: 7, Up: true, Namespace: "default", Name: name,
+		Ingress: uint64(policy.Closed), Egress: uint64(policy.Closed)}
+}
+
+func podsOf(list ...cluster.LocalPod) map[string]cluster.LocalPod {
+	pods := map[string]cluster.LocalPod{}
+	for _, p := range list {
+		pods[p.Link] = p
+	}
+	return pods
+}
