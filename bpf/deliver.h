@@ -26,14 +26,14 @@ static __always_inline struct remote *find_remote(const struct addr *a)
 }
 
 // Packets that only the stack can treat rightly: those that a router must answer with an error, fragments (it puts
-// them together for whoever translates), options, SCTP, whose translation the datapath cannot look up, and those
-// that a queue on a pod's link waits for.
+// them together for whoever translates), options, SCTP, whose translation the datapath cannot look up, those that a
+// queue on a pod's link waits for, and all where another plugin connects pods.
 static __always_inline _Bool needs_stack(struct __sk_buff *ctx, struct packet *p)
 {
 	struct config *cfg = get_config();
 
 	return p->shaped || p->fragment || p->options || p->ttl <= 1 || p->proto == IPPROTO_SCTP || !cfg ||
-	       (cfg->ask_conntrack && is_translated(ctx, p));
+	       cfg->others_pods || (cfg->ask_conntrack && is_translated(ctx, p));
 }
 
 // One hop less to live, as every router does. The IPv4 checksum changes by the same amount (RFC 1624).

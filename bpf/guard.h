@@ -17,16 +17,19 @@ struct arp {
 	__u8 sender_mac[6], sender_ip[4], target_mac[6], target_ip[4];
 };
 
-// Has this pod, known by its link, this address and this MAC?
+// Has this pod, known by its link, this address and this MAC? Behind another plugin, its MAC is that one's business.
 static __always_inline int guard_source(struct __sk_buff *ctx, struct packet *p)
 {
+	struct config *cfg = get_config();
 	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->src);
 
 	if (!ep || ep->ifindex != ctx->ifindex)
 		return -DROP_SPOOFED_SOURCE;
-	if (!mac_equal(&ep->pod_mac, &p->from))
-		return -DROP_SPOOFED_MAC;
 	p->shaped = ep->shaped;
+	if (cfg && cfg->others_pods)
+		p->shaped = 1;
+	else if (!mac_equal(&ep->pod_mac, &p->from))
+		return -DROP_SPOOFED_MAC;
 	if (ep->egress | ep->ingress)
 		set_sender(p, ep);
 	return GO_ON;
@@ -36,11 +39,14 @@ static __always_inline int guard_source(struct __sk_buff *ctx, struct packet *p)
 // permanent entry for its gateway; this is for a pod that lost it, and for bridges and machines within pods.)
 __noinline int guard_arp(struct __sk_buff *ctx, struct packet *p)
 {
+	struct config *cfg = get_config();
 	struct arp arp;
 	struct addr sender, target;
 	struct endpoint *ep;
 	__be32 ip;
 
+	if (cfg && cfg->others_pods)
+		return TO_STACK;
 	if (!p || bpf_skb_load_bytes(ctx, ETH_HLEN, &arp, sizeof(arp)) < 0)
 		return -DROP_MALFORMED;
 	__builtin_memcpy(&ip, arp.sender_ip, sizeof(ip));
@@ -100,11 +106,23 @@ static __always_inline _Bool addr_is_gateway(const struct addr *a)
 	return a->word[0] == bpf_htonl(0xfe800000) && a->word[1] == 0 && a->word[2] == 0 && a->word[3] == bpf_htonl(1);
 }
 
+// Behind another plugin, neighbours and groups are that one's business.
+static __always_inline _Bool is_others_business(const struct packet *p)
+{
+	struct config *cfg = get_config();
+
+	return cfg && cfg->others_pods &&
+	       (is_neighbour_discovery(p) || addr_is_multicast(&p->dst) || addr_is_link_local(&p->src) ||
+		addr_is_link_local(&p->dst));
+}
+
 // The whole guard for an IP packet. GO_ON: it is a packet of this pod's to somewhere.
 static __always_inline int guard(struct __sk_buff *ctx, struct packet *p)
 {
 	int rc;
 
+	if (is_others_business(p))
+		return TO_STACK;
 	if (is_neighbour_discovery(p)) {
 		_Bool unspecified = !addr_is_v4(&p->src) && addr_is_local_only(&p->src) && p->src.word[3] == 0;
 

@@ -72,25 +72,10 @@ static __always_inline void set_packet(struct __sk_buff *ctx, struct packet *p, 
 	j->certain = (tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	j->begins = p->proto != IPPROTO_TCP || j->certain;
 	j->flags = tcp & (TCP_FIN | TCP_RST) ? JUDGED_CLOSING : 0;
+	j->way = UNTRACKED;
 	if (is_icmp(p))
 		set_ping(ctx, p, j);
 	turn_round(&j->reverse, &j->packet.tuple);
-}
-
-static __always_inline void set_ends(struct __sk_buff *ctx, const struct packet *p, const struct endpoint *to,
-				     struct judging *j)
-{
-	__u32 zero = 0, *e = bpf_map_lookup_elem(&epoch, &zero);
-
-	j->packet.epoch = e ? *e : 0;
-	j->packet.ticks = now_ticks();
-	j->packet.egress[0] = p->isolated ? j->sender_egress : RULESET_OPEN;
-	j->packet.ingress[0] = p->isolated ? j->sender_ingress : RULESET_OPEN;
-	j->packet.egress[1] = to ? to->egress : RULESET_OPEN;
-	j->packet.ingress[1] = to ? to->ingress : RULESET_OPEN;
-	j->ifindex[0] = ctx->ifindex;
-	j->ifindex[1] = to ? to->ifindex : 0;
-	j->late = (p->isolated && j->sender_late) || (to && to->late);
 }
 
 static __always_inline struct recent *recent_of(const struct tuple *t)
@@ -190,18 +175,39 @@ static __always_inline int remember_judged(struct judging *j, struct judged *f, 
 	return GO_ON;
 }
 
-// Which way the work's packet goes, and whether its flow may.
-static __always_inline int judge_known(struct packet *p, struct judging *j)
+// Does the packet answer, by its ports, where nobody has seen its flow begin?
+static __always_inline _Bool is_guessed_answer(const struct tuple *t)
 {
-	_Bool settled = 0, answer, begins = j->begins;
-	struct judged *f = j->certain ? NULL : find_judged(&j->reverse, &settled);
+	return bpf_ntohs(t->sport) < CLIENT_PORT && bpf_ntohs(t->dport) >= CLIENT_PORT;
+}
+
+// Which way the work's packet goes, and whether its flow may.
+__noinline int judge_packet(struct packet *p)
+{
+	_Bool settled = 0, answer, begins;
+	__u32 zero = 0, *e = bpf_map_lookup_elem(&epoch, &zero);
+	struct work *w = get_work();
+	struct judged *f = NULL;
+	struct judging *j;
 	int rc;
 
-	answer = f != NULL;
-	if (!f)
+	if (!p || !w)
+		return -DROP_INGRESS_DENIED;
+	j = &w->judging;
+	answer = j->way == BACKWARD;
+	begins = j->begins || j->way != UNTRACKED;
+	j->packet.epoch = e ? *e : 0;
+	j->packet.ticks = now_ticks();
+	if (is_recent(j))
+		return GO_ON;
+	if (answer || (j->way == UNTRACKED && !j->certain))
+		f = find_judged(&j->reverse, &settled);
+	if (f)
+		answer = 1;
+	else if (!answer)
 		f = find_judged(&j->packet.tuple, &settled);
-	if (!f && !begins && j->late && p->proto == IPPROTO_TCP) {
-		answer = bpf_ntohs(j->reverse.dport) < CLIENT_PORT && bpf_ntohs(j->reverse.sport) >= CLIENT_PORT;
+	if (!f && !begins && (j->late[0] || j->late[1]) && p->proto == IPPROTO_TCP) {
+		answer = is_guessed_answer(&j->packet.tuple);
 		begins = 1;
 	}
 	rc = judge_flow(p, answer);
@@ -250,8 +256,78 @@ __noinline int judge(struct __sk_buff *ctx, struct packet *p, struct endpoint *t
 	if (is_icmp_error(p) && is_related(ctx, p))
 		return GO_ON;
 	set_packet(ctx, p, w);
-	set_ends(ctx, p, to, &w->judging);
-	if (is_recent(&w->judging))
+	if (!p->isolated)
+		set_end(&w->judging, 0, NULL);
+	set_end(&w->judging, 1, to);
+	return judge_packet(p);
+}
+
+// Are a packet's addresses such that others may put other ones there? Then it is judged where it leaves.
+static __always_inline _Bool is_judged_later(const struct config *cfg, const struct packet *p,
+					     const struct endpoint *to, const struct remote *r)
+{
+	return cfg->ask_conntrack && !p->served && !to && !(r && !r->host) &&
+	       (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP);
+}
+
+// The kernel's word on the work's packet, by the tuple of its answers: that is what they come with. The packet's tuple
+// becomes the one between whoever sent it and whoever gets it in truth.
+__noinline int find_way(struct __sk_buff *ctx)
+{
+	struct work *w = get_work();
+	struct tuple began;
+	struct judging *j;
+	_Bool translated;
+	enum way answers;
+
+	if (!w)
+		return UNTRACKED;
+	j = &w->judging;
+	began = j->packet.tuple;
+	answers = find_tracked(ctx, &j->reverse, &began, &translated);
+	if (answers == BACKWARD)
+		j->packet.tuple = began;
+	else if (answers == FORWARD)
+		turn_round(&j->packet.tuple, &began);
+	turn_round(&j->reverse, &j->packet.tuple);
+	return answers == UNTRACKED ? UNTRACKED : answers == FORWARD ? BACKWARD : FORWARD;
+}
+
+static __always_inline _Bool is_isolated_pod(const struct endpoint *ep)
+{
+	return ep && ep->ifindex && ep->egress | ep->ingress;
+}
+
+// The same for what leaves the stack, where others may have translated it: judged by whoever sends it to whoever gets
+// it in truth. To: the pod behind the link that it leaves by, NULL: none.
+__noinline int judge_leaving(struct __sk_buff *ctx, struct packet *p, struct endpoint *to)
+{
+	struct work *w = get_work();
+	struct endpoint *from;
+	struct addr src;
+
+	if (!p || !w)
+		return -DROP_EGRESS_DENIED;
+	src = p->src;
+	from = bpf_map_lookup_elem(&endpoints, &src);
+	if (from && from->ifindex && !is_isolated_pod(from) && !is_isolated_pod(to))
 		return GO_ON;
-	return judge_known(p, &w->judging);
+	if (find_ports(ctx, p) < 0)
+		return is_isolated_pod(from) || is_isolated_pod(to) ? -DROP_FRAGMENT : GO_ON;
+	if (is_icmp_error(p) && (is_related(ctx, p) || is_translated(ctx, p)))
+		return GO_ON;
+	set_packet(ctx, p, w);
+	if (p->ports)
+		w->judging.way = find_way(ctx);
+	src = w->judging.packet.tuple.src;
+	from = bpf_map_lookup_elem(&endpoints, &src);
+	if (!to) {
+		src = w->judging.packet.tuple.dst;
+		to = bpf_map_lookup_elem(&endpoints, &src);
+	}
+	if ((!is_isolated_pod(from) && !is_isolated_pod(to)) || (from && to && from->ifindex == to->ifindex))
+		return GO_ON;
+	set_end(&w->judging, 0, from);
+	set_end(&w->judging, 1, to);
+	return judge_packet(p);
 }

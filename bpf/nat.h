@@ -5,7 +5,7 @@
 // needs to be told or configured.
 #pragma once
 
-#include "packet.h"
+#include "quote.h"
 
 // As in net/netfilter/nf_conntrack_bpf.c; 12 bytes is the size since v5.18, later ones accept it.
 struct bpf_ct_opts___polder {
@@ -16,8 +16,30 @@ struct bpf_ct_opts___polder {
 	__u8 reserved[2];
 };
 
+union nf_inet_addr {
+	__u32 all[4];
+} __attribute__((preserve_access_index));
+
+union nf_conntrack_man_proto {
+	__be16 all;
+} __attribute__((preserve_access_index));
+
+struct nf_conntrack_man {
+	union nf_inet_addr u3;
+	union nf_conntrack_man_proto u;
+} __attribute__((preserve_access_index));
+
+struct nf_conntrack_tuple {
+	struct nf_conntrack_man src;
+} __attribute__((preserve_access_index));
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+} __attribute__((preserve_access_index));
+
 struct nf_conn {
 	unsigned long status;
+	struct nf_conntrack_tuple_hash tuplehash[2]; // of the packets of whoever began it, and of their answers
 } __attribute__((preserve_access_index));
 
 struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *ctx, struct bpf_sock_tuple *tuple, __u32 tuple_size,
@@ -26,75 +48,72 @@ void bpf_ct_release(struct nf_conn *ct) __ksym;
 
 enum { STATUS_NAT_MASK = 1 << 4 | 1 << 5 }; // IPS_SRC_NAT | IPS_DST_NAT
 
-static __always_inline _Bool tuple_is_translated(struct __sk_buff *ctx, struct bpf_sock_tuple *tuple, __u32 size,
-						 __u8 proto)
-{
-	struct bpf_ct_opts___polder opts = {.netns_id = BPF_F_CURRENT_NETNS, .l4proto = proto};
-	struct nf_conn *ct = bpf_skb_ct_lookup(ctx, tuple, size, &opts, sizeof(opts));
-	_Bool translated;
+enum way { UNTRACKED, FORWARD, BACKWARD }; // of a packet: that of whoever began its flow, or of the answers
 
-	if (!ct)
-		return 0;
-	translated = ct->status & STATUS_NAT_MASK;
-	bpf_ct_release(ct);
-	return translated;
+static __always_inline void set_man(struct addr *a, __be16 *port, const struct nf_conntrack_man *man, _Bool v4)
+{
+	*a = v4 ? addr_v4(man->u3.all[0])
+		: (struct addr){{man->u3.all[0], man->u3.all[1], man->u3.all[2], man->u3.all[3]}};
+	*port = man->u.all;
 }
 
-static __always_inline _Bool flow_is_translated(struct __sk_buff *ctx, const struct addr *src, const struct addr *dst,
-						__be16 sport, __be16 dport, __u8 proto)
+// Asks for a flow by the addresses and ports of one of its packets. Began: where the true ones of whoever began it go,
+// and of whoever it has come to; NULL: they are not asked for.
+static __always_inline enum way find_tracked(struct __sk_buff *ctx, const struct tuple *t, struct tuple *began,
+					     _Bool *translated)
 {
+	struct bpf_ct_opts___polder opts = {.netns_id = BPF_F_CURRENT_NETNS, .l4proto = t->proto};
 	struct bpf_sock_tuple tuple = {};
+	_Bool v4 = addr_is_v4(&t->src);
+	struct nf_conn *ct;
 
-	if (addr_is_v4(src)) {
-		tuple.ipv4.saddr = src->word[3];
-		tuple.ipv4.daddr = dst->word[3];
-		tuple.ipv4.sport = sport;
-		tuple.ipv4.dport = dport;
-		return tuple_is_translated(ctx, &tuple, sizeof(tuple.ipv4), proto);
-	}
-	__builtin_memcpy(tuple.ipv6.saddr, src, sizeof(*src));
-	__builtin_memcpy(tuple.ipv6.daddr, dst, sizeof(*dst));
-	tuple.ipv6.sport = sport;
-	tuple.ipv6.dport = dport;
-	return tuple_is_translated(ctx, &tuple, sizeof(tuple.ipv6), proto);
-}
-
-// An ICMP error belongs to the flow of the packet that it quotes. That packet went the other way, after
-// translation, so the flow's reply direction is the quoted one turned round.
-static __always_inline _Bool quoted_flow_is_translated(struct __sk_buff *ctx, const struct packet *p)
-{
-	struct addr src, dst;
-	struct ipv6hdr ip6;
-	struct iphdr ip;
-	__be16 ports[2];
-	__u32 l4 = p->l4 + 8;
-	__u8 proto;
-
-	if (p->proto == IPPROTO_ICMP) {
-		if (bpf_skb_load_bytes(ctx, l4, &ip, sizeof(ip)) < 0)
-			return 0;
-		src = addr_v4(ip.saddr);
-		dst = addr_v4(ip.daddr);
-		proto = ip.protocol;
-		l4 += ip.ihl * 4;
+	if (v4) {
+		tuple.ipv4.saddr = t->src.word[3];
+		tuple.ipv4.daddr = t->dst.word[3];
+		tuple.ipv4.sport = t->sport;
+		tuple.ipv4.dport = t->dport;
 	} else {
-		if (bpf_skb_load_bytes(ctx, l4, &ip6, sizeof(ip6)) < 0)
-			return 0;
-		__builtin_memcpy(&src, &ip6.saddr, sizeof(src));
-		__builtin_memcpy(&dst, &ip6.daddr, sizeof(dst));
-		proto = ip6.nexthdr;
-		l4 += sizeof(ip6);
+		__builtin_memcpy(tuple.ipv6.saddr, &t->src, sizeof(t->src));
+		__builtin_memcpy(tuple.ipv6.daddr, &t->dst, sizeof(t->dst));
+		tuple.ipv6.sport = t->sport;
+		tuple.ipv6.dport = t->dport;
 	}
-	if ((proto != IPPROTO_TCP && proto != IPPROTO_UDP) || bpf_skb_load_bytes(ctx, l4, ports, sizeof(ports)) < 0)
-		return 0;
-	return flow_is_translated(ctx, &dst, &src, ports[1], ports[0], proto);
+	ct = bpf_skb_ct_lookup(ctx, &tuple, v4 ? sizeof(tuple.ipv4) : sizeof(tuple.ipv6), &opts, sizeof(opts));
+	if (!ct)
+		return UNTRACKED;
+	*translated = ct->status & STATUS_NAT_MASK;
+	if (began) {
+		set_man(&began->src, &began->sport, &ct->tuplehash[0].tuple.src, v4);
+		set_man(&began->dst, &began->dport, &ct->tuplehash[1].tuple.src, v4);
+	}
+	bpf_ct_release(ct);
+	return opts.dir ? BACKWARD : FORWARD;
 }
 
+// Is the packet's flow translated, or that of the packet that it quotes?
 __noinline int is_translated(struct __sk_buff *ctx, struct packet *p)
 {
+	_Bool translated = 0;
+	struct quote q = {};
+	struct tuple t;
+
 	if (!p)
 		return 0;
-	if (is_icmp_error(p))
-		return quoted_flow_is_translated(ctx, p);
-	return p->ports && flow_is_translated(ctx, &p->src, &p->dst, p->sport, p->dport, p->proto);
+	if (!is_icmp_error(p)) {
+		if (!p->ports)
+			return 0;
+		q = (struct quote){
+			.src = p->src, .dst = p->dst, .sport = p->sport, .dport = p->dport, .proto = p->proto};
+		set_quoted(&t, &q, 0);
+	} else {
+		if (read_quote(ctx, p, &q) < 0)
+			return 0;
+		// It went the other way: after translation where the error has yet to be translated back, else before.
+		set_quoted(&t, &q, 0);
+		if (find_tracked(ctx, &t, NULL, &translated) != UNTRACKED)
+			return translated;
+		set_quoted(&t, &q, 1);
+	}
+	find_tracked(ctx, &t, NULL, &translated);
+	return translated;
 }

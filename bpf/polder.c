@@ -39,7 +39,7 @@ static __always_inline int route_from_pod(struct __sk_buff *ctx, struct packet *
 		if (p->served)
 			return deliver_served(ctx, p);
 	}
-	if (cfg && is_isolated(ctx, p, cfg, ep)) {
+	if (cfg && is_isolated(ctx, p, cfg, ep) && !is_judged_later(cfg, p, ep, r)) {
 		rc = judge(ctx, p, ep);
 		if (rc != GO_ON)
 			return rc;
@@ -200,6 +200,12 @@ int from_tunnel(struct __sk_buff *ctx)
 	return finish(ctx, route_from_tunnel(ctx, &p, cfg));
 }
 
+// Is this a hook where what others may have translated is judged? The node's own packets come in nowhere.
+static __always_inline _Bool is_judged_here(const struct __sk_buff *ctx, const struct config *cfg)
+{
+	return cfg->policies && cfg->ask_conntrack && ctx->ingress_ifindex;
+}
+
 // Egress of the tunnel device, for packets of the datapath and of the stack alike: names the far end, if the datapath
 // has not.
 SEC("tc")
@@ -209,12 +215,16 @@ int to_tunnel(struct __sk_buff *ctx)
 	struct packet p = {};
 	struct config *cfg = get_config();
 	struct remote *r;
+	int rc;
 
 	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0) == 0 ||
 	    bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0)
 		return TC_ACT_UNSPEC;
 	if (!cfg || parse(ctx, &p) != GO_ON)
 		return finish(ctx, -DROP_MALFORMED);
+	rc = is_judged_here(ctx, cfg) ? judge_leaving(ctx, &p, NULL) : GO_ON;
+	if (rc != GO_ON)
+		return finish(ctx, rc);
 	r = find_remote(&p.dst);
 	if (!r || set_tunnel_key(ctx, &r->node, cfg->tunnel_vni) < 0 || set_tunnel_macs(ctx) < 0)
 		return finish(ctx, -DROP_NO_TUNNEL_PEER);
@@ -236,15 +246,15 @@ static __always_inline void follow_answer(struct __sk_buff *ctx, struct packet *
 }
 
 // A packet for the pod behind the link that it leaves by.
-static __always_inline int judge_arrival(struct __sk_buff *ctx, struct packet *p)
+static __always_inline int judge_arrival(struct __sk_buff *ctx, struct packet *p, const struct config *cfg)
 {
 	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
 
-	if (!ep || ep->ifindex != ctx->ifindex || !(ep->egress | ep->ingress))
+	if (!ep || ep->ifindex != ctx->ifindex || (is_neighbour_discovery(p) && p->ttl == ND_HOPS))
 		return GO_ON;
-	if (is_neighbour_discovery(p) && p->ttl == ND_HOPS)
-		return GO_ON;
-	return judge(ctx, p, ep);
+	if (cfg->ask_conntrack)
+		return judge_leaving(ctx, p, ep);
+	return is_isolated_pod(ep) ? judge(ctx, p, ep) : GO_ON;
 }
 
 // Egress of the host's end of a pod's link: what comes to a pod through the stack.
@@ -258,7 +268,7 @@ int to_pod(struct __sk_buff *ctx)
 	if (!cfg || !(cfg->services || cfg->policies) || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
 	if (cfg->policies && ctx->ingress_ifindex && ctx->ingress_ifindex != ctx->ifindex) {
-		rc = judge_arrival(ctx, &p);
+		rc = judge_arrival(ctx, &p, cfg);
 		if (rc != GO_ON)
 			return finish(ctx, rc);
 	}
@@ -317,9 +327,20 @@ int to_network(struct __sk_buff *ctx)
 	struct config *cfg = get_config();
 	struct work *w = get_work();
 	struct packet p = {};
+	_Bool serves, judges;
 	struct remote *r;
+	int rc;
 
-	if (!w || !cfg || !cfg->services || (ctx->ingress_ifindex && !cfg->others_pods) || parse(ctx, &p) != GO_ON)
+	if (!w || !cfg)
+		return TC_ACT_UNSPEC;
+	judges = is_judged_here(ctx, cfg);
+	serves = cfg->services && (!ctx->ingress_ifindex || cfg->others_pods);
+	if (!(judges || serves) || parse(ctx, &p) != GO_ON)
+		return TC_ACT_UNSPEC;
+	rc = judges ? judge_leaving(ctx, &p, NULL) : GO_ON;
+	if (rc != GO_ON)
+		return finish(ctx, rc);
+	if (!serves)
 		return TC_ACT_UNSPEC;
 	if (!cfg->host_cookie && !ctx->ingress_ifindex)
 		return finish(ctx, deliver_from_host(ctx, &p, serve(ctx, &p, 0, 0)));

@@ -11,16 +11,22 @@ enum {
 	OTHERS = 0,		  // the class of those that have none
 };
 
+// One end of the packet, 0: its source, 1: its destination. Ep: its row, NULL: it is no pod of this node.
+static __always_inline void set_end(struct judging *j, int end, const struct endpoint *ep)
+{
+	j->packet.egress[end] = ep ? ep->egress : RULESET_OPEN;
+	j->packet.ingress[end] = ep ? ep->ingress : RULESET_OPEN;
+	j->ifindex[end] = ep ? ep->ifindex : 0;
+	j->late[end] = ep && ep->late;
+}
+
 // Notes what an isolated sender is judged by, before its row is out of sight.
 static __always_inline void set_sender(struct packet *p, const struct endpoint *ep)
 {
 	struct work *w = get_work();
 
-	if (!w)
-		return;
-	w->judging.sender_egress = ep->egress;
-	w->judging.sender_ingress = ep->ingress;
-	w->judging.sender_late = ep->late;
+	if (w)
+		set_end(&w->judging, 0, ep);
 	p->isolated = 1;
 }
 

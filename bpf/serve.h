@@ -94,15 +94,18 @@ __noinline int begin_flow(struct __sk_buff *ctx, struct packet *p, __u32 outside
 }
 
 // An answer to a pod of this node which has to go through the stack is translated when it comes out of it (to_pod): its
-// new source is the frontend, which the stack would take for a lie.
+// new source is the frontend, which the stack would take for a lie. So are all answers of another plugin's pods.
 static __always_inline _Bool comes_later(const struct packet *p, const struct work *w)
 {
 	struct addr dst = p->dst; // Linux 6.1 wants keys on the stack
+	struct config *cfg = get_config();
 	struct endpoint *ep;
 
 	if (!(w->forward.flags & FLOW_REPLY) || !addr_equal(&p->dst, &w->forward.dst))
 		return 0;
 	ep = bpf_map_lookup_elem(&endpoints, &dst);
+	if (cfg && cfg->others_pods)
+		return ep ? ep->ifindex != 0 : p->shaped;
 	return ep && ep->ifindex && (ep->shaped || p->shaped || p->options || p->ttl <= 1);
 }
 
@@ -182,7 +185,8 @@ __noinline int deliver_served(struct __sk_buff *ctx, struct packet *p)
 	}
 	if (answer && ep && !ep->ifindex)
 		return to_node(ctx);
-	if (p->ttl <= 1 || p->options || (p->shaped && !answer) || (ep && (!ep->ifindex || ep->shaped)))
+	if (p->ttl <= 1 || p->options || ((p->shaped || cfg->others_pods) && !answer) ||
+	    (ep && (!ep->ifindex || ep->shaped)))
 		return TO_STACK;
 	if (ep)
 		return redirect_to_pod(ctx, p, ep);

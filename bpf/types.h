@@ -349,14 +349,13 @@ struct fragment {
 // A packet that is judged.
 struct judging {
 	struct recent packet;
-	struct tuple reverse;		     // that of its answers
-	__u64 sender_egress, sender_ingress; // of one that is isolated
-	_Bool sender_late;
+	struct tuple reverse; // that of its answers
 	struct denial denial;
 	__u32 ifindex[2]; // the links of its source and of its destination
-	_Bool late;	  // an end is: flows of which nobody knows who began them
+	_Bool late[2];	  // they are: see struct endpoint
 	_Bool begins;	  // it may be the first of a flow
 	_Bool certain;	  // and cannot be an answer
+	__u32 way;	  // enum way: what the kernel's table says of it
 	enum judged_flags flags;
 };
 

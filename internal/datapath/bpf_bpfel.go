@@ -378,20 +378,17 @@ type bpfWork struct {
 	Backend    bpfBackend
 	Slot       uint32
 	Judging    struct {
-		_             structs.HostLayout
-		Packet        bpfRecent
-		Reverse       bpfTuple
-		SenderEgress  uint64
-		SenderIngress uint64
-		SenderLate    bool
-		_             [7]byte
-		Denial        bpfDenial
-		Ifindex       [2]uint32
-		Late          bool
-		Begins        bool
-		Certain       bool
-		_             [1]byte
-		Flags         bpfJudgedFlags
+		_       structs.HostLayout
+		Packet  bpfRecent
+		Reverse bpfTuple
+		Denial  bpfDenial
+		Ifindex [2]uint32
+		Late    [2]bool
+		Begins  bool
+		Certain bool
+		Way     uint32
+		Flags   bpfJudgedFlags
+		_       [4]byte
 	}
 }
 

@@ -1,0 +1,94 @@
+package datapath
+
+import (
+	"testing"
+
+	"github.com/polder-net/polder/internal/desired"
+)
+
+// inServedCourt is inCourt with Services.
+func inServedCourt(t *testing.T, test func(*testing.T, court)) {
+	inCourt(t, func(t *testing.T, c court) {
+		resync(t, c.Datapath, c.f.ports(), now())
+		for _, m := range []string{bpfMapFlows, bpfMapOpening} {
+			empty(t, c.maps[m])
+		}
+		test(t, c)
+	}, func(w *desired.Tables) { w.Config.Services = true })
+}
+
+func TestAClientOfAServiceIsJudgedByTheBackend(t *testing.T) {
+	inServedCourt(t, func(t *testing.T, c court) {
+		for _, x := range []struct {
+			frontend, backend, there, back string
+			in                             func(string, string, string, ...func(*frame))
+		}{
+			{"10.96.0.1:80", "10.0.1.3:8080", "to pod", "to pod", c.pod},
+			{"10.96.0.2:80", "10.0.2.7:8080", "to native", "to pod", c.net},
+			{"10.96.0.4:80", "198.51.100.9:8080", "to stack", "to pod", c.net},
+		} {
+			c.reset(func(w *desired.Tables) { w.Config.Services = true })
+			c.isolate("10.0.1.2", closed, 200)
+			c.isolate("10.0.1.3", 200, closed)
+			c.row(200, 0, 0, only(8080)...)
+			c.pod("10.0.1.2:5", x.frontend, x.there)
+			c.remembered(0, 1)
+			x.in(x.backend, "10.0.1.2:5", x.back, flags(tcpSYN|tcpACK))
+			c.pod("10.0.1.2:5", x.frontend, x.there, flags(tcpACK))
+			x.in(x.backend, "10.0.1.2:5", x.back, flags(tcpACK))
+			c.remembered(1, 0)
+			c.row(200, 0, 0, only(80)...) // the frontend's port is not the backend's
+			c.pod("10.0.1.2:5", x.frontend, toEgress, flags(tcpACK))
+			x.in(x.backend, "10.0.1.2:5", toEgress, flags(tcpACK))
+		}
+	})
+}
+
+func TestAClientOutsideIsJudgedByItsAddressAndTheBackendsPort(t *testing.T) {
+	inServedCourt(t, func(t *testing.T, c court) {
+		c.isolate("10.0.1.3", 100, closed)
+		c.row(100, 0, 0, all(7))
+		c.row(100, 11, 0, only(8080)...)
+		c.block("198.51.100.0", 24, 64, 11)
+		c.net("198.51.100.7:5", "203.0.113.1:80", "to pod")
+		c.pod("10.0.1.3:8080", "198.51.100.7:5", "to stack", flags(tcpSYN|tcpACK))
+		c.net("192.0.2.2:5", "203.0.113.1:80", toIngress)
+		c.pod("10.0.1.3:8080", "192.0.2.2:5", toEgress, flags(tcpSYN|tcpACK))
+	})
+}
+
+func TestAPodThatIsItsOwnBackendIsServed(t *testing.T) {
+	inServedCourt(t, func(t *testing.T, c court) {
+		c.isolate("10.0.1.2", closed, closed)
+		c.pod("10.0.1.2:5", "10.96.0.5:80", "to pod")
+		c.pod("10.0.1.2:8080", "10.96.0.5:5", "to pod", flags(tcpSYN|tcpACK))
+	})
+}
+
+func TestAnAnswerThroughTheStackIsJudgedBeforeItIsTranslated(t *testing.T) {
+	inServedCourt(t, func(t *testing.T, c court) {
+		last := func(fr *frame) { fr.ttl = 1 }
+		c.isolate("10.0.1.2", closed, 200)
+		c.isolate("10.0.1.3", 200, closed)
+		c.row(200, 0, 0, only(8080)...)
+		c.pod("10.0.1.2:5", "10.96.0.1:80", "to stack", last)
+		c.leave(c.a, "10.0.1.2:5", "10.0.1.3:8080", "")
+		c.pod("10.0.1.3:8080", "10.0.1.2:5", "to stack", last, flags(tcpSYN|tcpACK))
+		c.leave(c.b, "10.0.1.3:8080", "10.0.1.2:5", "", flags(tcpSYN|tcpACK))
+		c.leave(c.b, "10.0.1.3:8080", "10.0.1.2:6", toIngress, flags(tcpACK))
+	})
+}
+
+func TestAnErrorAboutAServicesFlowPasses(t *testing.T) {
+	inServedCourt(t, func(t *testing.T, c court) {
+		c.isolate("10.0.1.2", closed, 200)
+		c.isolate("10.0.1.3", 200, closed)
+		c.row(200, 0, 0, only(8080)...)
+		c.pod("10.0.1.2:5", "10.96.0.1:80", "to pod")
+		c.expect(desired.FromPod, c.b, 0, c.f.about("10.0.1.3", "10.0.1.2:5", "10.0.1.3:8080", 8), "to pod")
+		c.expect(desired.FromPod, c.a, 0, c.f.about("10.0.1.2", "10.96.0.1:80", "10.0.1.2:5", 8), "to pod")
+		c.expect(desired.FromNetwork, lo, 0, c.f.about("192.0.2.2", "10.0.1.2:5", "10.0.1.3:8080", 8), "to pod")
+		empty(c.t, c.maps[bpfMapJudgedOpening]) // it was not let pass
+		c.expect(desired.FromNetwork, lo, 0, c.f.about("192.0.2.2", "10.0.1.2:5", "10.0.1.3:8080", 8), toIngress)
+	})
+}
