@@ -28,6 +28,7 @@ type atom struct {
 
 	space *space          // of pods: the namespaces
 	pods  labels.Selector // of pods, or of nodes
+	any   []cluster.Label // of pods: those that match have one of them; empty: not known
 	port  string          // of pods: those that have a port of that name, and addresses differ by its numbers; empty: all
 
 	block  netip.Prefix
@@ -47,27 +48,6 @@ type spec struct {
 	space spaceKey
 	peer  cluster.PolicyPeer
 	port  string
-}
-
-// spaceKey names a set of namespaces: one, or those that a selector selects.
-type spaceKey struct {
-	own      string
-	selector string // text; empty: the own one
-}
-
-// space is a set of namespaces that atoms in use are about.
-type space struct {
-	key      spaceKey
-	selector labels.Selector
-	members  map[*namespace]bool
-	atoms    []*atom
-}
-
-func (s *space) has(ns *namespace) bool {
-	if s.key.selector == "" {
-		return ns.name == s.key.own
-	}
-	return selectsNamespace(s.selector, ns)
 }
 
 // specOf returns what a peer asks for, and whether that can match anything. own is the policy's namespace.
@@ -144,7 +124,7 @@ func (t *Table) acquire(s spec, user *program) *atom {
 			serial: t.serial, users: map[*program]bool{}, classes: map[*class]bool{}}
 		switch s.kind {
 		case pods:
-			a.space = t.enterSpace(s.space, s.peer.Namespaces)
+			a.space, a.any = t.enterSpace(s.space, s.peer.Namespaces), required(a.pods)
 		case nodes:
 			a.pods = s.peer.Nodes
 		}
@@ -155,54 +135,28 @@ func (t *Table) acquire(s spec, user *program) *atom {
 	return a
 }
 
-// enterSpace returns the set of namespaces of that key.
-func (t *Table) enterSpace(key spaceKey, selector labels.Selector) *space {
-	s := t.spaces[key]
-	if s == nil {
-		s = &space{key: key, selector: selector, members: map[*namespace]bool{}}
-		t.spaces[key] = s
-		for _, ns := range t.namespaces {
-			ns.consider(s)
-		}
-	}
-	return s
-}
-
-// settleAtoms puts the new ones in before it takes the old ones out: a space goes with its last atom.
+// settleAtoms tells pods, nodes and prefixes of atoms that have come into use or gone out of it.
 func (t *Table) settleAtoms() {
+	var about []*atom
 	for a := range t.touchedAtoms {
-		if len(a.users) > 0 && !a.installed {
-			a.installed = true
-			t.spread(a)
+		if wanted := len(a.users) > 0; wanted != a.installed {
+			a.installed = wanted
+			if t.spread(a); a.kind == pods {
+				about = append(about, a)
+			}
+		}
+		if !a.installed {
+			delete(t.atoms, a.text)
 		}
 	}
+	t.spreadPods(about)
 	for a := range t.touchedAtoms {
-		if len(a.users) > 0 {
-			continue
-		}
-		if a.installed {
-			a.installed = false
-			t.spread(a)
-		}
-		delete(t.atoms, a.text)
 		t.leaveSpace(a.space)
 	}
 	clear(t.touchedAtoms)
 }
 
-// leaveSpace forgets a set of namespaces that no atom is about.
-func (t *Table) leaveSpace(s *space) {
-	if s == nil || len(s.atoms) > 0 {
-		return
-	}
-	for ns := range s.members {
-		ns.spaces = without(ns.spaces, s)
-	}
-	clear(s.members)
-	delete(t.spaces, s.key)
-}
-
-// spread tells what an atom is about that it has come into use, or gone out of it.
+// spread puts an atom where those are that are in use, or takes it out.
 func (t *Table) spread(a *atom) {
 	switch a.kind {
 	case nodes:
@@ -214,30 +168,8 @@ func (t *Table) spread(a *atom) {
 	case block:
 		t.blocks.note(a)
 	case pods:
-		t.spreadPods(a)
+		a.space.put(a)
 	}
-}
-
-func (t *Table) spreadPods(a *atom) {
-	s := a.space
-	if a.installed {
-		s.atoms = append(s.atoms, a)
-	} else {
-		s.atoms = without(s.atoms, a)
-	}
-	u := turn{t.matches, a, a.installed, map[*match]*match{}}
-	for ns := range s.members {
-		for _, p := range ns.pods {
-			if a.installed && !a.matches(p) {
-				continue
-			}
-			if next := u.of(p.match); next != p.match {
-				next.refs++
-				t.rematch(p, next)
-			}
-		}
-	}
-	u.end()
 }
 
 // without returns a list without one element, whose order does not matter.

@@ -142,6 +142,7 @@ func (t *Table) replacePod(p *pod, object *cluster.Pod) {
 	if old.HostNetwork != object.HostNetwork || !slices.Equal(old.Labels, object.Labels) ||
 		!slices.Equal(old.Ports, object.Ports) {
 		t.rematch(p, t.matchOf(p))
+		t.touchPod(p) // its ports may tell addresses apart that one match has
 	}
 }
 
@@ -149,11 +150,7 @@ func (t *Table) replacePod(p *pod, object *cluster.Pod) {
 func (t *Table) matchOf(p *pod) *match {
 	var atoms []*atom
 	for _, s := range p.ns.spaces {
-		for _, a := range s.atoms {
-			if a.matches(p) {
-				atoms = append(atoms, a)
-			}
-		}
+		atoms = s.appendMatches(atoms, p)
 	}
 	if len(atoms) == 0 {
 		return t.none
@@ -164,7 +161,14 @@ func (t *Table) matchOf(p *pod) *match {
 // rematch gives a pod a match that is referred to already.
 func (t *Table) rematch(p *pod, m *match) {
 	t.release(p.match)
+	if p.match == m {
+		return
+	}
 	p.match = m
+	t.touchPod(p)
+}
+
+func (t *Table) touchPod(p *pod) {
 	for _, a := range p.object.Addresses {
 		if a = bare(a); t.owners[a] == p {
 			t.touch(a)

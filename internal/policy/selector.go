@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+
+	"github.com/polder-net/polder/internal/cluster"
 )
 
 // nothing is the text of a selector that selects nothing. labels.Nothing().String() is that of one that selects all.
@@ -50,4 +53,24 @@ func selectsNamespace(s labels.Selector, ns *namespace) bool {
 		return s.Empty() && selectorText(s) != nothing
 	}
 	return s.Matches(&ns.object.Labels)
+}
+
+// required returns labels of which everything that a selector selects has one; none: there may be no such labels.
+func required(s labels.Selector) (list []cluster.Label) {
+	requirements, _ := s.Requirements()
+	for _, r := range requirements {
+		switch r.Operator() {
+		case selection.Equals, selection.DoubleEquals, selection.In:
+			values := slices.Clone(r.ValuesUnsorted())
+			if list != nil && len(list) <= len(values) {
+				continue
+			}
+			list = nil
+			slices.Sort(values)
+			for _, v := range slices.Compact(values) {
+				list = append(list, cluster.Label{Key: r.Key(), Value: v})
+			}
+		}
+	}
+	return list
 }
