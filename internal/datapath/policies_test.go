@@ -1,10 +1,8 @@
 package datapath
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"reflect"
 	"slices"
 	"testing"
@@ -88,7 +86,6 @@ func (r *policyRig) step(next policyWorld, again bool) {
 	r.look()
 	r.d.policies.wrote = r.look
 	var err error
-	r.torn = nil
 	if again || r.dice.IntN(8) == 0 {
 		r.tear(said, again)
 		_, err = r.d.ResyncPolicies(said)
@@ -127,9 +124,10 @@ func (r *policyRig) tear(next policy.Changes, unknown bool) {
 			left[a.Egress], entered[b.Egress] = true, true
 		}
 	}
-	r.torn = map[policy.ID]bool{}
 	for id := range next.Rulesets {
-		r.torn[id] = unknown || left[id] && entered[id]
+		if unknown || left[id] && entered[id] {
+			put(&r.torn, id, true)
+		}
 	}
 }
 
@@ -168,7 +166,7 @@ func (r *policyRig) pass(long time.Duration) {
 		r.t.Fatal(err)
 	}
 	if s := r.d.policies; len(s.left)+len(s.classes.late)+len(s.blocks.late) == 0 {
-		r.states, r.truths = nil, []truth{truthOf(r.world)}
+		r.states, r.truths, r.torn = nil, []truth{truthOf(r.world)}, nil
 		r.look()
 	}
 }
