@@ -5,14 +5,13 @@ package cluster
 import "net/netip"
 
 // Snapshot is what a source of cluster state says at one instant. Nobody changes it once it is published.
-// Lists are sorted by name (Nodes, Namespaces) and by namespace, then name (Pods).
+// Lists are sorted by name (Nodes) and by namespace, then name (Pods).
 type Snapshot struct {
-	Nodes      []Node
-	Pods       []Pod
-	Namespaces []Namespace
+	Nodes []Node
+	Pods  []Pod // of this node; of a folder of manifests, all
 
 	// What policies need, of the whole cluster; nil: there are none, or nobody asked the source for them. ClusterPolicies
-	// and AllNamespaces have names alone.
+	// and AllNamespaces have names alone. Of pods of other nodes, AllPods need not have the UID.
 	AllPods         *Map[Pod]
 	AllNamespaces   *Map[Namespace]
 	NetworkPolicies *Map[NetworkPolicy]

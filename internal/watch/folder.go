@@ -24,6 +24,10 @@ const maxFile = 16 << 20
 
 // FolderSource is a folder of Kubernetes manifests as a source of cluster state. It reads *.yaml, *.yml and *.json
 // in the folder itself, neither hidden files nor subfolders.
+//
+// There is no API server that fills in what manifests leave out, so their readers do: namespaces ("default"), protocols
+// of ports (TCP), policyTypes, and the label kubernetes.io/metadata.name of namespaces. A namespace that a pod is in need
+// not be there: it then has that label alone.
 type FolderSource struct {
 	dir string
 	log *slog.Logger

@@ -25,6 +25,9 @@ func FuzzManifest(f *testing.F) {
 		"{apiVersion: v1, kind: Node, metadata: {name: " + strings.Repeat("a", 300) + "}}",
 		service("a", "10.96.0.1") + "---\n" + slice("a-1", "a", "10.0.0.1", "::1") + "---\n" + slice("b-1", "b"),
 		"{apiVersion: v1, kind: Service, metadata: {name: a, creationTimestamp: '2026-01-01T00:00:00Z'}, spec: {clusterIPs: ['fd00::1', None], externalIPs: [a], loadBalancerSourceRanges: [' 10.0.0.1/8'], ports: [{port: 70000, nodePort: -1, protocol: X}]}}",
+		policy("{podSelector: {matchLabels: {a: b}}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/16]}}], ports: [{port: http}]}], egress: [{form: []}]}"),
+		policy("{policyTypes: [Egress], egress: [null, {ports: [{port: 1, endPort: 2}], to: [{namespaceSelector: {}}]}]}"), policy("[]"),
+		clusterPolicy(admin("{action: Accept, to: [{pods: {podSelector: {}}}], protocols: [{tcp: {destinationPort: {range: {start: 1, end: 2}}}}]}")), clusterPolicy("{subject: 5, ingress: {}}"),
 		"{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: a}, spec: {cidrs: ['10.0.0.1/8', '::/0', '::ffff:10.0.0.0/104']}}",
 	} {
 		f.Add([]byte(seed), false)
@@ -100,6 +103,7 @@ func mustHold(t *testing.T, s *cluster.Snapshot) {
 			unique("EndpointSlice", name.Namespace, l.Name)
 		}
 	}
+	mustJudge(t, s)
 	for _, p := range s.ServiceCIDRs {
 		if p != p.Masked() || !usable(p.Addr()) {
 			t.Errorf("service CIDR %v", p)

@@ -114,7 +114,6 @@ func usable(a netip.Addr) bool {
 func sortSnapshot(s *cluster.Snapshot) {
 	slices.SortFunc(s.Nodes, func(a, b cluster.Node) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Pods, comparePods)
-	slices.SortFunc(s.Namespaces, func(a, b cluster.Namespace) int { return cmp.Compare(a.Name, b.Name) })
 	s.ServiceCIDRs = sortPrefixes(s.ServiceCIDRs)
 	s.Problems = sortProblems(s.Problems)
 }
