@@ -39,6 +39,9 @@ func (c *Cluster) build(ctx context.Context, o Options) error {
 	if err := c.makeFolders(); err != nil {
 		return err
 	}
+	if err := c.installNetwork(o); err != nil {
+		return err
+	}
 	group, err := makeGroup(string(c.folder))
 	if err != nil {
 		return err

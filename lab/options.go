@@ -36,6 +36,11 @@ type Options struct {
 	AgentEnv  []string      // NAME=VALUE, what every agent has in its environment besides what this program has
 	Deadline  time.Duration // for the agents to get ready; default 30 s
 
+	// Network is a configuration list of CNI that connects every node's pods in place of the agent's own, for agents that
+	// run with --routing off; Plugins is the folder of the plugins that it names. They are copied.
+	Network string
+	Plugins string
+
 	// Progress is called with a line for a person at each step; nil: nobody is told.
 	Progress func(line string)
 }
