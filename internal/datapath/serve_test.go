@@ -190,6 +190,39 @@ func TestTwoFlowsToOneBackendFromOnePortAreKeptApart(t *testing.T) {
 	})
 }
 
+// Every port that a client could get towards a backend is in use: whoever has one goes on, whoever needs one is told by
+// its silence and a counter, and can have one as soon as one is free.
+func TestWithoutAFreePortNewFlowsAreDroppedAndCounted(t *testing.T) {
+	d := servedOf(t)
+	f := family{true, cluster.TCP}
+	settle(t, d, f, "10.0.1.2:5", "10.96.0.1:80")
+	var answers []bpfTuple
+	for port := 32768; port <= 65535; port++ {
+		answers = append(answers, bpfTuple{Src: encodeAddr(netip.MustParseAddr("10.0.1.3")), Sport: encodePort(8080),
+			Dst: encodeAddr(netip.MustParseAddr("10.0.1.2")), Dport: encodePort(uint16(port)), Proto: uint8(cluster.TCP)})
+	}
+	taken := bpfFlow{Flags: bpfFlowFlagsFLOW_REPLY, Used: nowTicks()}
+	for _, a := range answers {
+		if err := d.maps[bpfMapFlows].Put(a, taken); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		pass(t, d, desired.FromPod, f.packet("10.0.1.2:5", "10.96.0.10:80"), "drop flows full")
+	}
+	pass(t, d, desired.FromPod, f.packet("10.0.1.2:5", "10.96.0.1:80", flags(tcpACK)), "to pod").goes(t, f, "10.0.1.2:5", "10.0.1.3:8080")
+	pass(t, d, desired.FromPod, f.packet("10.0.1.3:8080", "10.0.1.2:5", flags(tcpACK)), "to pod").goes(t, f, "10.96.0.1:80", "10.0.1.2:5")
+	pass(t, d, desired.FromPod, f.packet("10.0.1.2:6", "10.96.0.10:80"), "to pod").goes(t, f, "10.0.1.2:6", "10.0.1.3:8080")
+	for _, a := range answers {
+		if err := d.maps[bpfMapFlows].Delete(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := pass(t, d, desired.FromPod, f.packet("10.0.1.2:5", "10.96.0.10:80"), "to pod"); s.src.Port() < 32768 {
+		t.Fatalf("it goes from %v", s.src)
+	}
+}
+
 func TestAffinityKeepsAClientWithItsBackend(t *testing.T) {
 	d := servedOf(t)
 	inEveryFamily(t, func(t *testing.T, f family) {

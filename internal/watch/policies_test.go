@@ -154,3 +154,11 @@ func TestAPolicyThatCannotBeReadAnyMoreCountsAsItLastDid(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestAPolicyOfANamespaceThatCannotBeReadIsLeftOut(t *testing.T) {
+	c := newContent()
+	c.set("a.yaml", []byte(strings.Replace(policy("{}"), "namespace: ns", "namespace: 5", 1)))
+	if s := c.snapshot(); s.NetworkPolicies.Len() > 0 || !s.Incomplete || len(s.Problems) == 0 {
+		t.Errorf("got:\n%s", text(s))
+	}
+}
