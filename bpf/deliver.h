@@ -63,20 +63,24 @@ static __always_inline int set_macs(struct __sk_buff *ctx, const struct mac *to,
 	return bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0);
 }
 
-// Counts, and turns an outcome into what the kernel wants to hear. A packet for the stack still meets the programs
-// that others attached after ours. The redirects have been asked for by the stage that chose them.
-static __always_inline int finish(struct __sk_buff *ctx, int result)
+static __always_inline void count(__u32 outcome, __u32 bytes)
 {
-	__u32 outcome = result < 0 ? -result : result;
 	struct count *count = bpf_map_lookup_elem(&counts, &outcome);
 
 	if (count) {
 		count->packets++;
-		count->bytes += ctx->len;
+		count->bytes += bytes;
 	}
+}
+
+// Counts, and turns an outcome into what the kernel wants to hear. A packet for the stack still meets the programs
+// that others attached after ours. The redirects have been asked for by the stage that chose them.
+static __always_inline int finish(struct __sk_buff *ctx, int result)
+{
+	count(result < 0 ? -result : result, ctx->len);
 	if (result < 0)
 		return TC_ACT_SHOT;
-	return outcome == TO_STACK ? TC_ACT_UNSPEC : TC_ACT_REDIRECT;
+	return result == TO_STACK ? TC_ACT_UNSPEC : TC_ACT_REDIRECT;
 }
 
 // Into the pod's namespace in one hop. The MAC addresses are written anew: whoever forwards within the pod, a

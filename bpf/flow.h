@@ -11,7 +11,6 @@ enum {
 	TCP_SYN = 2,
 	TCP_RST = 4,
 	TCP_ACK = 16,
-	TCP_FLAGS = 13, // offset in the header
 
 	PORT_TRIES = 8, // for a source port that no other flow to the same backend has
 	FIRST_PORT = 32768,
@@ -57,16 +56,6 @@ static __always_inline _Bool is_marked(const struct addr *a)
 	return m && *m;
 }
 
-static __always_inline void set_tuple(struct tuple *t, const struct packet *p)
-{
-	t->src = p->src;
-	t->dst = p->dst;
-	t->sport = p->sport;
-	t->dport = p->dport;
-	t->proto = p->proto;
-	__builtin_memset(t->unused, 0, sizeof(t->unused));
-}
-
 // The tuple of the answers to what a flow makes of its packets.
 static __always_inline void set_answer(struct tuple *t, const struct flow *f, __u8 proto)
 {
@@ -98,11 +87,6 @@ static __always_inline __u8 tcp_flags(struct __sk_buff *ctx, const struct packet
 	if (p->proto == IPPROTO_TCP && p->fragment && p->first)
 		bpf_skb_load_bytes(ctx, p->l4 + TCP_FLAGS, &flags, 1);
 	return flags;
-}
-
-static __always_inline _Bool is_icmp(const struct packet *p)
-{
-	return p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6;
 }
 
 // The ports, or what stands for them: of an ICMP packet its number, if it has one, and its type.

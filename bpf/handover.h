@@ -120,13 +120,13 @@ __noinline int take_back(struct __sk_buff *ctx, struct packet *p, struct addr *n
 	if (is_icmp_error(p)) {
 		if (read_quote(ctx, p, &q) < 0)
 			return -DROP_MALFORMED;
+		set_quoted(&w->tuple, &q, 0);
 	} else {
 		if (find_ports(ctx, p) < 0 || !p->ports)
 			return -DROP_FRAGMENT;
-		q = (struct quote){
-			.src = p->dst, .dst = p->src, .sport = p->dport, .dport = p->sport, .proto = p->proto};
+		set_tuple(&w->reply_tuple, p);
+		turn_round(&w->tuple, &w->reply_tuple);
 	}
-	set_quoted(&w->tuple, &q, 0);
 	if (!find_flow(w, &settled) || !(w->forward.flags & FLOW_HANDED) || !addr_equal(&w->forward.node, node))
 		return -DROP_UNKNOWN_TUNNEL_PEER;
 	w->forward.used = now_ticks();

@@ -19,16 +19,6 @@ static __always_inline _Bool is_isolated(const struct __sk_buff *ctx, const stru
 	return cfg->policies && (p->isolated || (to && to->egress | to->ingress));
 }
 
-static __always_inline void turn_round(struct tuple *t, const struct tuple *of)
-{
-	t->src = of->dst;
-	t->dst = of->src;
-	t->sport = of->dport;
-	t->dport = of->sport;
-	t->proto = of->proto;
-	__builtin_memset(t->unused, 0, sizeof(t->unused));
-}
-
 // Finds a flow by the tuple of whoever opened it. Settled: it has its place, and is not about to become another's.
 static __always_inline struct judged *find_judged(const struct tuple *t, _Bool *settled)
 {
@@ -107,44 +97,32 @@ static __always_inline void set_recent(const struct judging *j)
 		*r = j->packet;
 }
 
+// What the ruleset of one of the packet's ends says of the flow of a tuple.
+static __always_inline int ask_end(struct packet *p, struct judging *j, struct tuple *t, _Bool end, _Bool ingress)
+{
+	j->denial.ruleset = ingress ? j->packet.ingress[end] : j->packet.egress[end];
+	j->denial.decision = ask_ruleset(j->denial.ruleset, ingress ? &t->src : &t->dst, t->proto, bpf_ntohs(t->dport));
+	j->denial.ifindex = j->ifindex[end];
+	j->denial.ingress = ingress;
+	return j->denial.decision & DECISION_ALLOW ? GO_ON : deny(p);
+}
+
 // Judges the flow of the work's packet. Answer: the packet's destination opened it.
 __noinline int judge_flow(struct packet *p, __u32 answer)
 {
 	struct work *w = get_work();
-	__u64 egress, ingress;
 	struct judging *j;
-	struct tuple *t;
+	int rc;
 
 	if (!p || !w)
 		return -DROP_INGRESS_DENIED;
 	j = &w->judging;
-	t = answer ? &j->reverse : &j->packet.tuple;
-	egress = answer ? j->packet.egress[1] : j->packet.egress[0];
-	ingress = answer ? j->packet.ingress[0] : j->packet.ingress[1];
-	j->denial.decision = ask_ruleset(egress, &t->dst, t->proto, bpf_ntohs(t->dport));
-	if (!(j->denial.decision & DECISION_ALLOW)) {
-		j->denial.ruleset = egress;
-		j->denial.ifindex = answer ? j->ifindex[1] : j->ifindex[0];
-		j->denial.ingress = 0;
-		return deny(p);
+	if (answer) {
+		rc = ask_end(p, j, &j->reverse, 1, 0);
+		return rc == GO_ON ? ask_end(p, j, &j->reverse, 0, 1) : rc;
 	}
-	j->denial.decision = ask_ruleset(ingress, &t->src, t->proto, bpf_ntohs(t->dport));
-	if (!(j->denial.decision & DECISION_ALLOW)) {
-		j->denial.ruleset = ingress;
-		j->denial.ifindex = answer ? j->ifindex[0] : j->ifindex[1];
-		j->denial.ingress = 1;
-		return deny(p);
-	}
-	return GO_ON;
-}
-
-static __always_inline void count_full(void)
-{
-	__u32 outcome = DROP_JUDGED_FULL;
-	struct count *count = bpf_map_lookup_elem(&counts, &outcome);
-
-	if (count)
-		count->packets++;
+	rc = ask_end(p, j, &j->packet.tuple, 0, 0);
+	return rc == GO_ON ? ask_end(p, j, &j->packet.tuple, 1, 1) : rc;
 }
 
 // Remembers who opened a flow that passes. F: what is known of it, NULL: nothing. One that has had an answer, and a
@@ -162,7 +140,7 @@ static __always_inline int remember_judged(struct judging *j, struct judged *f, 
 			set_recent(j);
 			return GO_ON;
 		}
-		count_full();
+		count(DROP_JUDGED_FULL, 0);
 	}
 	if (settled)
 		set_recent(j);
@@ -173,12 +151,6 @@ static __always_inline int remember_judged(struct judging *j, struct judged *f, 
 	else if (bpf_map_update_elem(&judged_opening, t, &now, BPF_ANY) < 0)
 		return -DROP_JUDGED_FULL;
 	return GO_ON;
-}
-
-// Does the packet answer, by its ports, where nobody has seen its flow begin?
-static __always_inline _Bool is_guessed_answer(const struct tuple *t)
-{
-	return bpf_ntohs(t->sport) < CLIENT_PORT && bpf_ntohs(t->dport) >= CLIENT_PORT;
 }
 
 // Which way the work's packet goes, and whether its flow may.
@@ -207,7 +179,7 @@ __noinline int judge_packet(struct packet *p)
 	else if (!answer)
 		f = find_judged(&j->packet.tuple, &settled);
 	if (!f && !begins && (j->late[0] || j->late[1]) && p->proto == IPPROTO_TCP) {
-		answer = is_guessed_answer(&j->packet.tuple);
+		answer = bpf_ntohs(j->reverse.dport) < CLIENT_PORT && bpf_ntohs(j->reverse.sport) >= CLIENT_PORT;
 		begins = 1;
 	}
 	rc = judge_flow(p, answer);
@@ -258,76 +230,6 @@ __noinline int judge(struct __sk_buff *ctx, struct packet *p, struct endpoint *t
 	set_packet(ctx, p, w);
 	if (!p->isolated)
 		set_end(&w->judging, 0, NULL);
-	set_end(&w->judging, 1, to);
-	return judge_packet(p);
-}
-
-// Are a packet's addresses such that others may put other ones there? Then it is judged where it leaves.
-static __always_inline _Bool is_judged_later(const struct config *cfg, const struct packet *p,
-					     const struct endpoint *to, const struct remote *r)
-{
-	return cfg->ask_conntrack && !p->served && !to && !(r && !r->host) &&
-	       (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP);
-}
-
-// The kernel's word on the work's packet, by the tuple of its answers: that is what they come with. The packet's tuple
-// becomes the one between whoever sent it and whoever gets it in truth.
-__noinline int find_way(struct __sk_buff *ctx)
-{
-	struct work *w = get_work();
-	struct tuple began;
-	struct judging *j;
-	_Bool translated;
-	enum way answers;
-
-	if (!w)
-		return UNTRACKED;
-	j = &w->judging;
-	began = j->packet.tuple;
-	answers = find_tracked(ctx, &j->reverse, &began, &translated);
-	if (answers == BACKWARD)
-		j->packet.tuple = began;
-	else if (answers == FORWARD)
-		turn_round(&j->packet.tuple, &began);
-	turn_round(&j->reverse, &j->packet.tuple);
-	return answers == UNTRACKED ? UNTRACKED : answers == FORWARD ? BACKWARD : FORWARD;
-}
-
-static __always_inline _Bool is_isolated_pod(const struct endpoint *ep)
-{
-	return ep && ep->ifindex && ep->egress | ep->ingress;
-}
-
-// The same for what leaves the stack, where others may have translated it: judged by whoever sends it to whoever gets
-// it in truth. To: the pod behind the link that it leaves by, NULL: none.
-__noinline int judge_leaving(struct __sk_buff *ctx, struct packet *p, struct endpoint *to)
-{
-	struct work *w = get_work();
-	struct endpoint *from;
-	struct addr src;
-
-	if (!p || !w)
-		return -DROP_EGRESS_DENIED;
-	src = p->src;
-	from = bpf_map_lookup_elem(&endpoints, &src);
-	if (from && from->ifindex && !is_isolated_pod(from) && !is_isolated_pod(to))
-		return GO_ON;
-	if (find_ports(ctx, p) < 0)
-		return is_isolated_pod(from) || is_isolated_pod(to) ? -DROP_FRAGMENT : GO_ON;
-	if (is_icmp_error(p) && (is_related(ctx, p) || is_translated(ctx, p)))
-		return GO_ON;
-	set_packet(ctx, p, w);
-	if (p->ports)
-		w->judging.way = find_way(ctx);
-	src = w->judging.packet.tuple.src;
-	from = bpf_map_lookup_elem(&endpoints, &src);
-	if (!to) {
-		src = w->judging.packet.tuple.dst;
-		to = bpf_map_lookup_elem(&endpoints, &src);
-	}
-	if ((!is_isolated_pod(from) && !is_isolated_pod(to)) || (from && to && from->ifindex == to->ifindex))
-		return GO_ON;
-	set_end(&w->judging, 0, from);
 	set_end(&w->judging, 1, to);
 	return judge_packet(p);
 }

@@ -7,7 +7,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "types.h"
+#include "ruletypes.h"
 
 // Addresses of this node: its pods' and its own. Written last when a pod comes, deleted first when it goes.
 struct {

@@ -16,30 +16,20 @@ struct bpf_ct_opts___polder {
 	__u8 reserved[2];
 };
 
-union nf_inet_addr {
-	__u32 all[4];
-} __attribute__((preserve_access_index));
-
-union nf_conntrack_man_proto {
-	__be16 all;
-} __attribute__((preserve_access_index));
-
-struct nf_conntrack_man {
-	union nf_inet_addr u3;
-	union nf_conntrack_man_proto u;
-} __attribute__((preserve_access_index));
-
-struct nf_conntrack_tuple {
-	struct nf_conntrack_man src;
-} __attribute__((preserve_access_index));
-
-struct nf_conntrack_tuple_hash {
-	struct nf_conntrack_tuple tuple;
-} __attribute__((preserve_access_index));
-
 struct nf_conn {
 	unsigned long status;
-	struct nf_conntrack_tuple_hash tuplehash[2]; // of the packets of whoever began it, and of their answers
+	struct nf_conntrack_tuple_hash {
+		struct nf_conntrack_tuple {
+			struct nf_conntrack_man {
+				union nf_inet_addr {
+					__u32 all[4];
+				} u3;
+				union nf_conntrack_man_proto {
+					__be16 all;
+				} u;
+			} src;
+		} tuple;
+	} tuplehash[2]; // of the packets of whoever began it, and of their answers
 } __attribute__((preserve_access_index));
 
 struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *ctx, struct bpf_sock_tuple *tuple, __u32 tuple_size,
@@ -50,11 +40,13 @@ enum { STATUS_NAT_MASK = 1 << 4 | 1 << 5 }; // IPS_SRC_NAT | IPS_DST_NAT
 
 enum way { UNTRACKED, FORWARD, BACKWARD }; // of a packet: that of whoever began its flow, or of the answers
 
-static __always_inline void set_man(struct addr *a, __be16 *port, const struct nf_conntrack_man *man, _Bool v4)
+// The source of one direction's packets.
+static __always_inline void set_source(struct addr *a, __be16 *port, const struct nf_conn *ct, int direction, _Bool v4)
 {
-	*a = v4 ? addr_v4(man->u3.all[0])
-		: (struct addr){{man->u3.all[0], man->u3.all[1], man->u3.all[2], man->u3.all[3]}};
-	*port = man->u.all;
+	const __u32 *all = ct->tuplehash[direction].tuple.src.u3.all;
+
+	*a = v4 ? addr_v4(all[0]) : (struct addr){{all[0], all[1], all[2], all[3]}};
+	*port = ct->tuplehash[direction].tuple.src.u.all;
 }
 
 // Asks for a flow by the addresses and ports of one of its packets. Began: where the true ones of whoever began it go,
@@ -83,8 +75,8 @@ static __always_inline enum way find_tracked(struct __sk_buff *ctx, const struct
 		return UNTRACKED;
 	*translated = ct->status & STATUS_NAT_MASK;
 	if (began) {
-		set_man(&began->src, &began->sport, &ct->tuplehash[0].tuple.src, v4);
-		set_man(&began->dst, &began->dport, &ct->tuplehash[1].tuple.src, v4);
+		set_source(&began->src, &began->sport, ct, 0, v4);
+		set_source(&began->dst, &began->dport, ct, 1, v4);
 	}
 	bpf_ct_release(ct);
 	return opts.dir ? BACKWARD : FORWARD;
@@ -99,13 +91,10 @@ __noinline int is_translated(struct __sk_buff *ctx, struct packet *p)
 
 	if (!p)
 		return 0;
-	if (!is_icmp_error(p)) {
-		if (!p->ports)
-			return 0;
-		q = (struct quote){
-			.src = p->src, .dst = p->dst, .sport = p->sport, .dport = p->dport, .proto = p->proto};
-		set_quoted(&t, &q, 0);
-	} else {
+	if (!is_icmp_error(p) && !p->ports)
+		return 0;
+	set_tuple(&t, p);
+	if (is_icmp_error(p)) {
 		if (read_quote(ctx, p, &q) < 0)
 			return 0;
 		// It went the other way: after translation where the error has yet to be translated back, else before.

@@ -12,7 +12,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "types.h"
+#include "ruletypes.h"
 
 // Extension headers that a packet may have before it is malformed. Real ones have none to two.
 enum { MAX_EXTENSIONS = 8 };
@@ -112,6 +112,11 @@ static __always_inline _Bool addr_is_local_only(const struct addr *a)
 	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == 0 && (a->word[3] == 0 || a->word[3] == bpf_htonl(1));
 }
 
+static __always_inline _Bool is_icmp(const struct packet *p)
+{
+	return p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6;
+}
+
 static __always_inline _Bool is_icmp_error(const struct packet *p)
 {
 	if (p->fragment) // its type is unknown
@@ -122,18 +127,19 @@ static __always_inline _Bool is_icmp_error(const struct packet *p)
 	return p->proto == IPPROTO_ICMPV6 && p->icmp_type < ICMP6_ERRORS_END;
 }
 
-struct tcp_start { // RFC 9293, 3.1
+struct tcp_head { // RFC 9293, 3.1
 	__be16 sport, dport;
 	__be32 seq, ack;
 	__u8 offset, flags;
-} __attribute__((packed));
+	__be16 window;
+};
 
-enum { PORTS = 4 }; // what of it UDP and SCTP have too
+enum { PORTS = 4, TCP_FLAGS = 13 }; // of a header: the size of what UDP and SCTP have too, and an offset
 
 // Ports, or the ICMP type. What the packet is too short for stays zero: the receiver's stack judges that.
 static __always_inline int parse_l4(struct __sk_buff *ctx, struct packet *p)
 {
-	struct tcp_start head;
+	struct tcp_head head;
 
 	if (p->fragment)
 		return GO_ON;
@@ -141,7 +147,7 @@ static __always_inline int parse_l4(struct __sk_buff *ctx, struct packet *p)
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		if ((p->proto == IPPROTO_TCP && bpf_skb_load_bytes(ctx, p->l4, &head, sizeof(head)) == 0) ||
+		if ((p->proto == IPPROTO_TCP && bpf_skb_load_bytes(ctx, p->l4, &head, TCP_FLAGS + 1) == 0) ||
 		    bpf_skb_load_bytes(ctx, p->l4, &head, PORTS) == 0) {
 			p->sport = head.sport;
 			p->dport = head.dport;

@@ -22,28 +22,37 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct packet *p, stru
 	return ep->shaped || needs_stack(ctx, p) ? TO_STACK : redirect_to_pod(ctx, p, ep);
 }
 
+// What comes before a packet's own way: Services, which deliver what they translate, and policies. Ep and r: its
+// destination's rows; the rest as in serve().
+static __always_inline int check(struct __sk_buff *ctx, struct packet *p, struct endpoint *ep, const struct remote *r,
+				 __u32 to_pod, __u32 outside)
+{
+	struct config *cfg = get_config();
+	int rc = GO_ON;
+
+	if (!cfg)
+		return TO_STACK;
+	if (cfg->services)
+		rc = serve(ctx, p, to_pod, outside);
+	if (rc == GO_ON && p->served)
+		return deliver_served(ctx, p);
+	if (rc != GO_ON || !is_isolated(ctx, p, cfg, ep) || is_judged_later(cfg, p, ep, r))
+		return rc;
+	return judge(ctx, p, ep);
+}
+
 // Where a pod's packet goes.
 static __always_inline int route_from_pod(struct __sk_buff *ctx, struct packet *p)
 {
 	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
 	struct remote *r = ep ? NULL : find_remote(&p->dst);
-	struct config *cfg = get_config();
 	int rc;
 
 	if ((ep ? !ep->ifindex : r && r->host) && is_tunnel_injection(p))
 		return -DROP_TUNNEL_INJECTION;
-	if (cfg && cfg->services) {
-		rc = serve(ctx, p, ep ? ep->ifindex : r && !r->host, 0);
-		if (rc != GO_ON)
-			return rc;
-		if (p->served)
-			return deliver_served(ctx, p);
-	}
-	if (cfg && is_isolated(ctx, p, cfg, ep) && !is_judged_later(cfg, p, ep, r)) {
-		rc = judge(ctx, p, ep);
-		if (rc != GO_ON)
-			return rc;
-	}
+	rc = check(ctx, p, ep, r, ep ? ep->ifindex : r && !r->host, 0);
+	if (rc != GO_ON)
+		return rc;
 	if (ep && ep->ifindex)
 		return deliver(ctx, p, ep);
 	if (!r || needs_stack(ctx, p))
@@ -78,18 +87,9 @@ static __always_inline int route_from_network(struct __sk_buff *ctx, struct pack
 	if ((to_pod || cfg->services) &&
 	    (prefix_has(&cfg->pod_cidr[0], &p->src) || prefix_has(&cfg->pod_cidr[1], &p->src)))
 		return to_pod ? -DROP_SPOOFED_SOURCE : TO_STACK;
-	if (cfg->services) {
-		rc = serve(ctx, p, to_pod, 1);
-		if (rc != GO_ON)
-			return rc;
-		if (p->served)
-			return deliver_served(ctx, p);
-	}
-	if (to_pod && is_isolated(ctx, p, cfg, ep)) {
-		rc = judge(ctx, p, ep);
-		if (rc != GO_ON)
-			return rc;
-	}
+	rc = check(ctx, p, ep, NULL, to_pod, 1);
+	if (rc != GO_ON)
+		return rc;
 	if (!to_pod || !find_remote(&p->src))
 		return TO_STACK;
 	return deliver(ctx, p, ep);
@@ -169,23 +169,12 @@ static __always_inline int route_from_tunnel(struct __sk_buff *ctx, struct packe
 	if (!peer || vni != cfg->tunnel_vni || !inner || !addr_equal(&peer->node, &inner->node))
 		return -DROP_UNKNOWN_TUNNEL_PEER;
 	ep = bpf_map_lookup_elem(&endpoints, &p->dst);
-	if (cfg->services) {
-		rc = serve(ctx, p, ep && ep->ifindex, 1);
-		if (rc == REFUSED)
-			return refuse_by_tunnel(ctx, cfg, &peer->node);
-		if (rc != GO_ON)
-			return rc;
-		if (p->served)
-			return deliver_served(ctx, p);
-	}
-	if (!ep || !ep->ifindex)
-		return TO_STACK;
-	if (is_isolated(ctx, p, cfg, ep)) {
-		rc = judge(ctx, p, ep);
-		if (rc != GO_ON)
-			return rc;
-	}
-	return deliver(ctx, p, ep);
+	rc = check(ctx, p, ep, NULL, ep && ep->ifindex, 1);
+	if (rc == REFUSED)
+		return refuse_by_tunnel(ctx, cfg, &peer->node);
+	if (rc != GO_ON)
+		return rc;
+	return ep && ep->ifindex ? deliver(ctx, p, ep) : TO_STACK;
 }
 
 // Ingress of the tunnel device.
@@ -222,7 +211,7 @@ int to_tunnel(struct __sk_buff *ctx)
 		return TC_ACT_UNSPEC;
 	if (!cfg || parse(ctx, &p) != GO_ON)
 		return finish(ctx, -DROP_MALFORMED);
-	rc = is_judged_here(ctx, cfg) ? judge_leaving(ctx, &p, NULL) : GO_ON;
+	rc = is_judged_here(ctx, cfg) ? judge_leaving(ctx, &p) : GO_ON;
 	if (rc != GO_ON)
 		return finish(ctx, rc);
 	r = find_remote(&p.dst);
@@ -245,18 +234,6 @@ static __always_inline void follow_answer(struct __sk_buff *ctx, struct packet *
 		rewrite(ctx, p);
 }
 
-// A packet for the pod behind the link that it leaves by.
-static __always_inline int judge_arrival(struct __sk_buff *ctx, struct packet *p, const struct config *cfg)
-{
-	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
-
-	if (!ep || ep->ifindex != ctx->ifindex || (is_neighbour_discovery(p) && p->ttl == ND_HOPS))
-		return GO_ON;
-	if (cfg->ask_conntrack)
-		return judge_leaving(ctx, p, ep);
-	return is_isolated_pod(ep) ? judge(ctx, p, ep) : GO_ON;
-}
-
 // Egress of the host's end of a pod's link: what comes to a pod through the stack.
 SEC("tc")
 int to_pod(struct __sk_buff *ctx)
@@ -268,7 +245,7 @@ int to_pod(struct __sk_buff *ctx)
 	if (!cfg || !(cfg->services || cfg->policies) || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
 	if (cfg->policies && ctx->ingress_ifindex && ctx->ingress_ifindex != ctx->ifindex) {
-		rc = judge_arrival(ctx, &p, cfg);
+		rc = judge_leaving(ctx, &p);
 		if (rc != GO_ON)
 			return finish(ctx, rc);
 	}
@@ -337,7 +314,7 @@ int to_network(struct __sk_buff *ctx)
 	serves = cfg->services && (!ctx->ingress_ifindex || cfg->others_pods);
 	if (!(judges || serves) || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
-	rc = judges ? judge_leaving(ctx, &p, NULL) : GO_ON;
+	rc = judges ? judge_leaving(ctx, &p) : GO_ON;
 	if (rc != GO_ON)
 		return finish(ctx, rc);
 	if (!serves)

@@ -1,9 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What ICMP errors are about.
+// Whose flow a packet is of: its own addresses and ports, or those of the packet that an ICMP error quotes.
 #pragma once
 
 #include "packet.h"
+
+static __always_inline void set_tuple(struct tuple *t, const struct packet *p)
+{
+	t->src = p->src;
+	t->dst = p->dst;
+	t->sport = p->sport;
+	t->dport = p->dport;
+	t->proto = p->proto;
+	__builtin_memset(t->unused, 0, sizeof(t->unused));
+}
+
+static __always_inline void turn_round(struct tuple *t, const struct tuple *of)
+{
+	t->src = of->dst;
+	t->dst = of->src;
+	t->sport = of->dport;
+	t->dport = of->sport;
+	t->proto = of->proto;
+	__builtin_memset(t->unused, 0, sizeof(t->unused));
+}
 
 // The packet that an ICMP error quotes.
 struct quote {
@@ -42,8 +62,9 @@ static __always_inline int read_quote(struct __sk_buff *ctx, const struct packet
 // The flow's packets that the quoted one answers, or that it was one of.
 static __always_inline void set_quoted(struct tuple *t, const struct quote *q, _Bool answered)
 {
-	*t = (struct tuple){.src = q->src, .dst = q->dst, .sport = q->sport, .dport = q->dport, .proto = q->proto};
+	struct tuple own = {.src = q->src, .dst = q->dst, .sport = q->sport, .dport = q->dport, .proto = q->proto};
+
+	*t = own;
 	if (answered)
-		*t = (struct tuple){
-			.src = q->dst, .dst = q->src, .sport = q->dport, .dport = q->sport, .proto = q->proto};
+		turn_round(t, &own);
 }

@@ -7,13 +7,6 @@
 
 enum { ICMP_CODE_PORT = 3, ICMP6_UNREACHABLE = 1, ICMP6_CODE_PORT = 4, REFUSAL_TTL = 64 };
 
-struct tcp_head { // RFC 9293, 3.1
-	__be16 sport, dport;
-	__be32 seq, ack;
-	__u8 offset, flags;
-	__be16 window;
-};
-
 static __always_inline int send_back(struct __sk_buff *ctx, struct packet *p)
 {
 	struct mac macs[2] = {p->from, p->to};

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "handover.h"
-#include "judge.h"
+#include "leave.h"
 #include "unreachable.h"
 
 // Which slot: by chance inside the cluster; for clients outside by the flow alone, the same on every node.

@@ -11,15 +11,9 @@ enum { ERR_CONNREFUSED = 111, ERR_ADDRINUSE = 98 }; // asm-generic/errno.h
 
 static __always_inline struct addr address_of(const struct bpf_sock_addr *ctx, _Bool ipv6)
 {
-	struct addr a = {};
-
 	if (!ipv6)
 		return addr_v4(ctx->user_ip4);
-	a.word[0] = ctx->user_ip6[0];
-	a.word[1] = ctx->user_ip6[1];
-	a.word[2] = ctx->user_ip6[2];
-	a.word[3] = ctx->user_ip6[3];
-	return a;
+	return (struct addr){{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
 }
 
 static __always_inline void set_address(struct bpf_sock_addr *ctx, _Bool ipv6, const struct addr *a, __be16 port)

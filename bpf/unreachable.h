@@ -5,24 +5,22 @@
 
 #include "refuse.h"
 
+struct icmp_head { // RFC 792, RFC 4443
+	__u8 type, code;
+	__sum16 check;
+	__be32 unused;
+};
+
 struct unreachable4 {
 	struct iphdr ip;
-	struct {
-		__u8 type, code;
-		__sum16 check;
-		__be32 unused;
-	} icmp;
+	struct icmp_head icmp;
 	struct iphdr quoted;
 	__u8 ports[8];
 } __attribute__((packed, aligned(4)));
 
 struct unreachable6 {
 	struct ipv6hdr ip;
-	struct {
-		__u8 type, code;
-		__sum16 check;
-		__be32 unused;
-	} icmp;
+	struct icmp_head icmp;
 	struct ipv6hdr quoted;
 	__u8 ports[8];
 } __attribute__((packed, aligned(4)));

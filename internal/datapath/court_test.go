@@ -14,6 +14,7 @@ import (
 
 	"github.com/polder-net/polder/internal/desired"
 	"github.com/polder-net/polder/internal/route"
+	"github.com/polder-net/polder/internal/table"
 	"github.com/polder-net/polder/internal/testnet"
 )
 
@@ -33,11 +34,7 @@ const nowhere = 999 // a link's index
 
 // inCourt runs a test in every family.
 func inCourt(t *testing.T, test func(*testing.T, court), change ...func(*desired.Tables)) {
-	c := court{Datapath: openTest(t), ns: testnet.New(t)}
-	far := testnet.New(t)
-	testnet.Pair(t, c.ns, "a", far, "a")
-	testnet.Pair(t, c.ns, "b", far, "b")
-	c.ns.Do(func() { c.a, c.b = index(t, "a"), index(t, "b") })
+	c := newCourt(t, openTest(t))
 	for _, f := range families() {
 		t.Run(f.String(), func(t *testing.T) {
 			c := c
@@ -46,6 +43,16 @@ func inCourt(t *testing.T, test func(*testing.T, court), change ...func(*desired
 			test(t, c)
 		})
 	}
+}
+
+func newCourt(t *testing.T, d *Datapath) court {
+	t.Helper()
+	c := court{Datapath: d, t: t, f: families()[0], ns: testnet.New(t)}
+	far := testnet.New(t)
+	testnet.Pair(t, c.ns, "a", far, "a")
+	testnet.Pair(t, c.ns, "b", far, "b")
+	c.ns.Do(func() { c.a, c.b = index(t, "a"), index(t, "b") })
+	return c
 }
 
 // reset makes the world new: nobody is isolated, and nothing remembered.
@@ -179,8 +186,8 @@ func (c court) runIn(p desired.Program, ifindex, ingress int, b []byte) string {
 		c.t.Fatal(err)
 	}
 	moved := ""
-	for name, n := range after {
-		if n != before[name] {
+	for _, name := range table.Keys(after) {
+		if after[name] != before[name] {
 			moved += name
 		}
 	}

@@ -2,7 +2,11 @@ package datapath
 
 import (
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/desired"
 )
 
@@ -91,4 +95,56 @@ func TestAnErrorAboutAServicesFlowPasses(t *testing.T) {
 		empty(c.t, c.maps[bpfMapJudgedOpening]) // it was not let pass
 		c.expect(desired.FromNetwork, lo, 0, c.f.about("192.0.2.2", "10.0.1.2:5", "10.0.1.3:8080", 8), toIngress)
 	})
+}
+
+// A packet that another node hands over is judged by who sent it.
+func TestABackendOnAnotherNodeIsJudgedThere(t *testing.T) {
+	r := newHandoverRig(t)
+	for _, ipv4 := range []bool{true, false} {
+		f := family{ipv4, cluster.UDP}
+		t.Run(f.String(), func(t *testing.T) {
+			c, k := court{Datapath: r.dirs[1], t: t, f: f}, socketKind{f, false}
+			var config bpfConfig
+			if err := c.maps[bpfMapConfiguration].Lookup(uint32(0), &config); err != nil {
+				t.Fatal(err)
+			}
+			config.Policies = 1
+			c.put(bpfMapConfiguration, uint32(0), config)
+			c.isolate("10.0.1.3", 100, closed)
+			c.row(100, 0, 0, all(7))
+			c.row(100, 11, 0, only(8080)...)
+			var server, client int
+			r.pod.Do(func() { server = k.listen(t, "10.0.1.3:8080") })
+			r.client.Do(func() { client = k.socket(t) })
+			send := func(text string) {
+				t.Helper()
+				if err := unix.Sendto(client, []byte(text), 0, k.sockaddr(k.at("203.0.113.6:80"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before, _ := c.Counters()
+			send("no")
+			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				if after, _ := c.Counters(); after[toIngress] > before[toIngress] {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("nobody denied it\n%s", r.counters(t))
+				}
+			}
+			c.class("198.51.100.7", 11)
+			send("yes")
+			b := make([]byte, 10)
+			n, from, err := unix.Recvfrom(server, b, 0)
+			if err != nil || string(b[:n]) != "yes" {
+				t.Fatalf("%q, %v\n%s", b[:n], err, r.counters(t))
+			}
+			if err := unix.Sendto(server, b[:n], 0, from); err != nil {
+				t.Fatal(err)
+			}
+			if n, _, err = unix.Recvfrom(client, b, 0); err != nil || string(b[:n]) != "yes" {
+				t.Fatalf("%q, %v\n%s", b[:n], err, r.counters(t))
+			}
+		})
+	}
 }

@@ -20,7 +20,7 @@ const (
 	goFunctionLimit = 80
 	cFunctionLimit  = 60
 	headerLimit     = 300
-	datapathLimit   = 3400 // all of bpf/ (docs/adr/0016-the-datapaths-budget.md)
+	datapathLimit   = 3550 // all of bpf/ (docs/adr/0016-the-datapaths-budget.md)
 )
 
 // function is a function of a source file.
