@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -31,8 +33,7 @@ type atom struct {
 	any   []cluster.Label // of pods: those that match have one of them; empty: not known
 	port  string          // of pods: those that have a port of that name, and addresses differ by its numbers; empty: all
 
-	block  netip.Prefix
-	except []netip.Prefix
+	blocks []*members // of blocks: those of all a rule's peers together
 
 	serial    uint32
 	users     map[*program]bool
@@ -48,6 +49,8 @@ type spec struct {
 	space spaceKey
 	peer  cluster.PolicyPeer
 	port  string
+
+	blocks []cluster.PolicyPeer
 }
 
 // specOf returns what a peer asks for, and whether that can match anything. own is the policy's namespace.
@@ -66,26 +69,33 @@ func specOf(p cluster.PolicyPeer, own string) (spec, bool) {
 	case p.Nodes != nil:
 		text := selectorText(p.Nodes)
 		return spec{kind: nodes, peer: p, text: "nodes " + text}, text != nothing
-	case p.Block.IsValid():
-		return blockSpec(p), true
 	}
 	return spec{}, false
 }
 
-func blockSpec(p cluster.PolicyPeer) spec {
-	except := make([]netip.Prefix, len(p.Except))
-	for i, e := range p.Except {
-		except[i] = plain(e)
+// blocksSpec is about the blocks of one rule, all together: what is in one of them is treated like what is in another.
+func blocksSpec(peers []cluster.PolicyPeer) (spec, bool) {
+	var texts []string
+	s := spec{kind: block}
+	for _, p := range peers {
+		if p.Pods != nil || p.Nodes != nil || !p.Block.IsValid() {
+			continue
+		}
+		m := cluster.PolicyPeer{Block: plain(p.Block)}
+		for _, e := range p.Except {
+			m.Except = append(m.Except, plain(e))
+		}
+		slices.SortFunc(m.Except, netip.Prefix.Compare)
+		m.Except = slices.Compact(m.Except)
+		s.blocks = append(s.blocks, m)
+		texts = append(texts, fmt.Sprint(m.Block, " except ", m.Except))
 	}
-	slices.SortFunc(except, netip.Prefix.Compare)
-	except = slices.Compact(except)
-	p = cluster.PolicyPeer{Block: plain(p.Block), Except: except}
-	text := new(strings.Builder)
-	text.WriteString("block " + p.Block.String())
-	for _, e := range except {
-		text.WriteString(" except " + e.String())
+	slices.Sort(texts)
+	s.text = "blocks " + strings.Join(slices.Compact(texts), ", ")
+	if len(s.text) > 1000 {
+		s.text = fmt.Sprintf("blocks %x", sha256.Sum256([]byte(s.text)))
 	}
-	return spec{kind: block, peer: p, text: text.String()}
+	return s, len(texts) > 0
 }
 
 // plain returns a masked prefix, of IPv4 if it is a mapped one.
@@ -120,13 +130,17 @@ func (t *Table) acquire(s spec, user *program) *atom {
 	a := t.atoms[s.text]
 	if a == nil {
 		t.serial++
-		a = &atom{text: s.text, kind: s.kind, pods: s.peer.Pods, port: s.port, block: s.peer.Block, except: s.peer.Except,
-			serial: t.serial, users: map[*program]bool{}, classes: map[*class]bool{}}
+		a = &atom{text: s.text, kind: s.kind, pods: s.peer.Pods, port: s.port, serial: t.serial,
+			users: map[*program]bool{}, classes: map[*class]bool{}}
 		switch s.kind {
 		case pods:
 			a.space, a.any = t.enterSpace(s.space, s.peer.Namespaces), required(a.pods)
 		case nodes:
 			a.pods = s.peer.Nodes
+		case block:
+			for _, b := range s.blocks {
+				a.blocks = append(a.blocks, &members{a, b.Block, b.Except})
+			}
 		}
 		t.atoms[s.text] = a
 	}

@@ -8,12 +8,19 @@ import (
 
 // blocks are the blocks in use, by their prefixes and by those that they except.
 type blocks struct {
-	within  map[netip.Prefix][]*atom
-	outside map[netip.Prefix][]*atom
+	within  map[netip.Prefix][]*members
+	outside map[netip.Prefix][]*members
 	rows    map[netip.Prefix]*prefixRow
 	lengths [2][129]int // how many rows of IPv4 and IPv6 there are of each length
 
-	noted []*atom // that have come or gone
+	noted []*members // that have come or gone
+}
+
+// members of an atom: addresses that are in a block, but in none of those that it excepts.
+type members struct {
+	of     *atom
+	block  netip.Prefix
+	except []netip.Prefix
 }
 
 // prefixRow is what all addresses of a prefix have in common that are in no longer one.
@@ -24,7 +31,7 @@ type prefixRow struct {
 }
 
 func newBlocks() blocks {
-	return blocks{within: map[netip.Prefix][]*atom{}, outside: map[netip.Prefix][]*atom{}, rows: map[netip.Prefix]*prefixRow{}}
+	return blocks{within: map[netip.Prefix][]*members{}, outside: map[netip.Prefix][]*members{}, rows: map[netip.Prefix]*prefixRow{}}
 }
 
 // mapped are the IPv6 addresses that stand for IPv4 ones, where addresses of both families are in one table.
@@ -32,9 +39,9 @@ func mapped() netip.Prefix { return netip.MustParsePrefix("::ffff:0:0/96") }
 
 // prefixes are those that need rows because of a block. An IPv6 block that holds the addresses which stand for IPv4 ones
 // does not mean them: so all of IPv4 has a row of its own.
-func (a *atom) prefixes() []netip.Prefix {
-	list := append([]netip.Prefix{a.block}, a.except...)
-	if a.block.Contains(mapped().Addr()) {
+func (m *members) prefixes() []netip.Prefix {
+	list := append([]netip.Prefix{m.block}, m.except...)
+	if m.block.Contains(mapped().Addr()) {
 		list = append(list, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
 	}
 	return list
@@ -42,32 +49,38 @@ func (a *atom) prefixes() []netip.Prefix {
 
 // note that an atom has come into use or gone.
 func (b *blocks) note(a *atom) {
-	b.noted = append(b.noted, a)
-	step, edit := 1, func(list []*atom) []*atom { return append(list, a) }
-	if !a.installed {
-		step, edit = -1, func(list []*atom) []*atom { return without(list, a) }
-	}
-	change := func(index map[netip.Prefix][]*atom, p netip.Prefix) {
-		if index[p] = edit(index[p]); len(index[p]) == 0 {
-			delete(index, p)
+	for _, m := range a.blocks {
+		b.noted = append(b.noted, m)
+		step, edit := 1, func(list []*members) []*members { return append(list, m) }
+		if !a.installed {
+			step, edit = -1, func(list []*members) []*members { return without(list, m) }
+		}
+		change := func(index map[netip.Prefix][]*members, p netip.Prefix) {
+			if index[p] = edit(index[p]); len(index[p]) == 0 {
+				delete(index, p)
+			}
+		}
+		change(b.within, m.block)
+		for _, e := range m.except {
+			change(b.outside, e)
+		}
+		for _, p := range m.prefixes() {
+			b.refer(p, step)
 		}
 	}
-	change(b.within, a.block)
-	for _, e := range a.except {
-		change(b.outside, e)
+}
+
+// refer counts how many need a row of a prefix.
+func (b *blocks) refer(p netip.Prefix, step int) {
+	row := b.rows[p]
+	if row == nil {
+		row = &prefixRow{}
+		b.rows[p] = row
 	}
-	for _, p := range a.prefixes() {
-		row := b.rows[p]
-		if row == nil {
-			row = &prefixRow{}
-			b.rows[p] = row
-		}
-		if row.refs == 0 {
-			b.lengths[family(p.Addr())][p.Bits()]++
-		}
-		if row.refs += step; row.refs == 0 {
-			b.lengths[family(p.Addr())][p.Bits()]--
-		}
+	had := row.refs > 0
+	row.refs += step
+	if has := row.refs > 0; has != had {
+		b.lengths[family(p.Addr())][p.Bits()] += step
 	}
 }
 
@@ -78,20 +91,26 @@ func family(a netip.Addr) int {
 	return 1
 }
 
-// of returns the blocks that hold all of a prefix.
+// of returns the atoms that have all of a prefix.
 func (b *blocks) of(p netip.Prefix) (atoms []*atom) {
-	var out map[*atom]bool
+	var out map[*members]bool
+	var in []*members
 	b.up(p.Addr(), p.Bits(), func(q netip.Prefix) bool {
-		for _, a := range b.outside[q] {
+		for _, m := range b.outside[q] {
 			if out == nil {
-				out = map[*atom]bool{}
+				out = map[*members]bool{}
 			}
-			out[a] = true
+			out[m] = true
 		}
-		atoms = append(atoms, b.within[q]...)
+		in = append(in, b.within[q]...)
 		return true
 	})
-	return slices.DeleteFunc(atoms, func(a *atom) bool { return out[a] })
+	for _, m := range in {
+		if !out[m] {
+			atoms = append(atoms, m.of)
+		}
+	}
+	return atoms
 }
 
 // up yields the rows' prefixes that hold an address, from those of so many bits to the shortest.
@@ -130,8 +149,8 @@ func (b *blocks) stale() (list []netip.Prefix) {
 		return slices.Collect(maps.Keys(b.rows))
 	}
 	for p := range b.rows {
-		if slices.ContainsFunc(b.noted, func(a *atom) bool {
-			return p.Bits() >= a.block.Bits() && a.block.Contains(p.Addr()) || slices.Contains(a.prefixes(), p)
+		if slices.ContainsFunc(b.noted, func(m *members) bool {
+			return p.Bits() >= m.block.Bits() && m.block.Contains(p.Addr()) || slices.Contains(m.prefixes(), p)
 		}) {
 			list = append(list, p)
 		}

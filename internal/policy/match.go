@@ -20,9 +20,10 @@ func (m *match) empty() bool { return len(m.atoms) == 0 }
 // matches holds every match that is in use.
 type matches map[string]*match
 
-// refer returns the match of those atoms, referred to once more. It keeps the list, and sorts it.
+// refer returns the match of those atoms, referred to once more. It keeps the list, sorts it and takes doubles out.
 func (ms matches) refer(atoms []*atom) *match {
 	slices.SortFunc(atoms, func(a, b *atom) int { return cmp.Compare(a.serial, b.serial) })
+	atoms = slices.Compact(atoms)
 	key := make([]byte, 0, 64)
 	for _, a := range atoms {
 		key = binary.BigEndian.AppendUint32(key, a.serial)

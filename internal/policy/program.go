@@ -33,7 +33,8 @@ type program struct {
 	others  rows
 	rows    map[*class]rows // where they are others than those of Others
 	known   map[string]rows // by which rules match, and the numbers of ports
-	ruleset *Ruleset        // nil: rows have changed since
+	ruleset *Ruleset        // as it was when it was last asked for
+	changed map[Key]Row     // since then; nil: gone
 
 	overflown int // how many classes ask for more spans than a row has
 	built     bool
@@ -88,6 +89,7 @@ func (t *Table) start(p *program) {
 	p.id = t.rulesetIDs.take(string(p.digest[:]), t.hash)
 	t.byID[p.id] = p
 	p.subjects, p.atoms, p.rows, p.known = map[*subject]bool{}, map[*atom][]int{}, map[*class]rows{}, map[string]rows{}
+	p.changed = map[Key]Row{}
 	for i, r := range p.rules {
 		p.deciders = append(p.deciders, r.decider)
 		if r.allPeers {
@@ -141,6 +143,7 @@ func (p *program) build() {
 	p.built = true
 	p.others = p.judge(nil)
 	p.count(p.others, 1)
+	p.note(Others, nil, p.others)
 	for a := range p.atoms {
 		for c := range a.classes {
 			p.put(c)
@@ -162,10 +165,20 @@ func (p *program) put(c *class) {
 	}
 	p.count(old, -1)
 	p.count(now, 1)
+	p.note(c.id, old, now)
 	if p.rows[c] = now; now == nil {
 		delete(p.rows, c)
 	}
-	p.ruleset = nil
+}
+
+// note what rows of a class become.
+func (p *program) note(id ID, old, now rows) {
+	for protocol := range old {
+		p.changed[Key{id, protocol}] = nil
+	}
+	for protocol, row := range now {
+		p.changed[Key{id, protocol}] = row
+	}
 }
 
 func (p *program) count(r rows, step int) {
@@ -212,18 +225,21 @@ func (p *program) rulesetNow() *Ruleset {
 	if p.overflown > 0 {
 		return nil
 	}
-	if p.ruleset == nil {
-		p.ruleset = &Ruleset{Rows: make(map[Key]Row, 2*len(p.rows)+1), Deciders: p.deciders}
-		for protocol, row := range p.others {
-			p.ruleset.Rows[Key{Others, protocol}] = row
-		}
-		for c, r := range p.rows {
-			for protocol, row := range r {
-				p.ruleset.Rows[Key{c.id, protocol}] = row
-			}
+	if p.ruleset != nil && len(p.changed) == 0 {
+		return p.ruleset
+	}
+	next := &Ruleset{Rows: map[Key]Row{}, Deciders: p.deciders}
+	if p.ruleset != nil {
+		next.Rows = maps.Clone(p.ruleset.Rows)
+	}
+	for key, row := range p.changed {
+		if next.Rows[key] = row; row == nil {
+			delete(next.Rows, key)
 		}
 	}
-	return p.ruleset
+	p.ruleset = next
+	clearBig(&p.changed)
+	return next
 }
 
 // ID is the program's in the datapath, Open for nil.

@@ -50,6 +50,9 @@ func (r *rule) setPeers(peers []cluster.PolicyPeer, own string) {
 			r.peers = append(r.peers, s)
 		}
 	}
+	if s, some := blocksSpec(peers); some {
+		r.peers = append(r.peers, s)
+	}
 	slices.SortFunc(r.peers, func(a, b spec) int { return cmp.Compare(a.text, b.text) })
 	r.peers = slices.CompactFunc(r.peers, func(a, b spec) bool { return a.text == b.text })
 	text := new(strings.Builder)
