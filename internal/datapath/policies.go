@@ -28,6 +28,9 @@ type policies struct {
 	// How many places have a class, and how many will once everything is done.
 	uses, aims map[policy.ID]int
 
+	// Classes that no place has any more, though a program may have just read that one does.
+	emptied map[policy.ID]time.Time
+
 	// Rulesets that a pod leaves, until no program can judge by them for it any more; those that a pod enters, until it has.
 	left    map[policy.ID]time.Time
 	entered map[policy.ID]bool
@@ -123,7 +126,7 @@ func (d *Datapath) ResyncPolicies(all policy.Changes) ([]Change, error) {
 		s.known = false
 		return nil, err
 	}
-	s.begun, s.known = true, true
+	w.first, s.begun, s.known = !s.begun, true, true
 	err := w.sync()
 	return w.changes, err
 }
@@ -134,6 +137,7 @@ func (d *Datapath) SwappedPolicies(now time.Time) error {
 	s := &d.policies
 	start(s.left, now)
 	start(s.doomed, now)
+	start(s.emptied, now)
 	s.classes.start(now)
 	s.blocks.start(now)
 	clear(s.entered)

@@ -135,7 +135,7 @@ func expectNotLooser(t *testing.T, d *Datapath, w policyWorld) {
 	s, closed := stateOf(t, d), 0
 	for _, p := range packets() {
 		id, passes := p.passes(func() kernelState { return s })
-		if passes && !w.passes(p) {
+		if passes && !w.passes(p, w.of(p.peer)) {
 			t.Fatalf("%+v passes by %x", p, id)
 		}
 		if id == policy.Closed {

@@ -14,7 +14,7 @@ import (
 // leave must treat it as x all the time, those that they enter as y, and any other as x or y.
 //
 //   - At once, if no ruleset that a pod leaves tells x from y.
-//   - At once, after the rows of x were copied to y in these rulesets, if they have none of y and no place is in y yet.
+//   - At once, after the rows of x were copied to y in these rulesets, if they have none of y and no place is or just was in y.
 //   - When all pods have their rulesets, if nothing that is wanted tells x from y.
 //   - Else by way of a passing class, which has the rows of x in the rulesets that pods leave and those of y in all
 //     others: to that one at once, and to y when all pods have their rulesets.
@@ -65,7 +65,7 @@ func (w *policyWriter) choose(from, to policy.ID) policy.ID {
 // mayCopy says whether rows of class may be made up in rulesets that are to go.
 func (w *policyWriter) mayCopy(in []policy.ID, class policy.ID) bool {
 	s := w.s
-	if class == policy.Others || class == plain || s.uses[class] > 0 || w.into[class] {
+	if _, recently := s.emptied[class]; w.first || recently || class == policy.Others || class == plain || s.uses[class] > 0 || w.into[class] {
 		return false
 	}
 	for _, id := range in {

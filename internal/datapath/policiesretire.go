@@ -12,7 +12,7 @@ import (
 // RetiredPolicies says whether something waits for RetirePolicies: places for their last class, rows for their deletion.
 func (d *Datapath) RetiredPolicies() bool {
 	s := &d.policies
-	return len(s.classes.late)+len(s.blocks.late)+len(s.doomed)+len(s.left) > 0
+	return len(s.classes.late)+len(s.blocks.late)+len(s.doomed)+len(s.left)+len(s.emptied) > 0
 }
 
 // RetirePolicies does what had to wait until all pods have their rulesets, and a while longer: a program may have read its
@@ -73,10 +73,17 @@ func (w *policyWriter) stuck(named map[policy.ID]bool) bool {
 	return false
 }
 
+// forgetLeft forgets which rulesets and classes programs may just have read, when they cannot any more.
 func (w *policyWriter) forgetLeft(now time.Time) {
 	for id, since := range w.s.left {
 		if over(since, now) {
 			delete(w.s.left, id)
+		}
+	}
+	start(w.s.emptied, now)
+	for id, since := range w.s.emptied {
+		if over(since, now) {
+			delete(w.s.emptied, id)
 		}
 	}
 }

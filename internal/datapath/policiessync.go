@@ -220,6 +220,9 @@ func (s *policies) setBlock(k bpfClassKey, t target) {
 func setPlace[K comparable](s *policies, p *places[K], k K, t target) {
 	if class, ok := p.now[k]; ok {
 		tally(s.uses, class, -1)
+		if s.uses[class] == 0 {
+			put(&s.emptied, class, time.Time{})
+		}
 	}
 	if t.gone {
 		delete(p.now, k)
@@ -227,4 +230,5 @@ func setPlace[K comparable](s *policies, p *places[K], k K, t target) {
 	}
 	put(&p.now, k, t.class)
 	tally(s.uses, t.class, +1)
+	delete(s.emptied, t.class)
 }

@@ -14,6 +14,7 @@ type policyWriter struct {
 	d     *Datapath
 	s     *policies
 	again bool // the maps have been read: what is written is news
+	first bool // and it is not known what an earlier agent wrote just before
 
 	rulesets  map[policy.ID]rules // nil: not wanted any more
 	addresses map[bpfAddr]target

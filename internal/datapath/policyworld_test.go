@@ -3,6 +3,7 @@ package datapath
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"math/bits"
@@ -300,17 +301,20 @@ func stateOf(t testing.TB, d *Datapath) (s kernelState) {
 
 func listRows[K comparable, V any](t testing.TB, m *ebpf.Map) map[K]V {
 	t.Helper()
-	rows := map[K]V{}
-	var k K
-	var v V
-	it := m.Iterate()
-	for it.Next(&k, &v) {
-		rows[k] = v
+	rows, keys, values := map[K]V{}, make([]K, 512), make([]V, 512)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			rows[keys[i]] = values[i]
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return rows
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	if it.Err() != nil {
-		t.Fatal(it.Err())
-	}
-	return rows
 }
 
 func (s kernelState) classOf(a netip.Addr) policy.ID {
@@ -369,22 +373,25 @@ func packets() (all []packet) {
 	return all
 }
 
-func (w policyWorld) passes(p packet) bool {
+func (w policyWorld) passes(p packet, of labels) bool {
 	texts, known := w.pods[podName(p.pod)]
 	if !known {
 		return false
 	}
 	x := texts[bits.Len(uint(flag(p.egress)))]
-	return x == nil || x.decide(w.of(p.peer), p.protocol, p.port).Allows()
+	return x == nil || x.decide(of, p.protocol, p.port).Allows()
 }
 
-// truth is which packets pass in a world.
-type truth map[packet]bool
+// truth is which of all packets pass in a world.
+type truth []bool
 
-func truthOf(w policyWorld) truth {
-	all := truth{}
+func truthOf(w policyWorld) (all truth) {
+	of := map[netip.Addr]labels{}
+	for _, a := range peers() {
+		of[a] = w.of(a)
+	}
 	for _, p := range packets() {
-		all[p] = w.passes(p)
+		all = append(all, w.passes(p, of[p.peer]))
 	}
 	return all
 }
