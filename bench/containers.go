@@ -44,8 +44,7 @@ func (s sandbox) conf() *libcni.RuntimeConf {
 		ContainerID: s.id,
 		NetNS:       fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.netns.Fd()),
 		IfName:      "eth0",
-		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"},
-			{"K8S_POD_NAME", "bench-" + s.id[:12]}, {"K8S_POD_INFRA_CONTAINER_ID", s.id}},
+		Args:        [][2]string{{"IgnoreUnknown", "1"}}, // a pod with a name of Kubernetes' would wait for its policies
 	}
 }
 

@@ -213,7 +213,7 @@ func TestCnitoolDrivesTheInstalledConfiguration(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), cniTimeout)
 		defer cancel()
 		cmd := n.Command(ctx, filepath.Join(folder, "cnitool"), verb, "polder", c.NetNS)
-		cmd.Env = append(os.Environ(), "CNI_PATH="+cniBin, "NETCONFPATH="+cniNet, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web")
+		cmd.Env = append(os.Environ(), "CNI_PATH="+cniBin, "NETCONFPATH="+cniNet, "CNI_ARGS=IgnoreUnknown=1")
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}

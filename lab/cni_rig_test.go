@@ -145,13 +145,12 @@ func published(c container) container {
 	return c
 }
 
-// newContainer is a container with a network namespace of its own, which ends with the test.
+// newContainer is a container with a network namespace of its own, which ends with the test. It is no pod of Kubernetes': of
+// one that no manifest knows, Polder would wait for the policies.
 func newContainer(t *testing.T, id string) container {
 	t.Helper()
 	ns := testnet.New(t)
-	return container{&libcni.RuntimeConf{ContainerID: id, NetNS: ns.Path(), IfName: "eth0", Args: [][2]string{
-		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", id},
-	}}, ns}
+	return container{&libcni.RuntimeConf{ContainerID: id, NetNS: ns.Path(), IfName: "eth0", Args: [][2]string{{"IgnoreUnknown", "1"}}}, ns}
 }
 
 // tryAdd calls ADD and returns the result in the newest form.

@@ -115,8 +115,7 @@ func (a *Agent) settle(p cluster.LocalPod) cluster.LocalPod {
 // leave forgets what is only remembered of a pod that is here.
 func (a *Agent) leave(link string) {
 	delete(a.policies.shut, link)
-	a.wake()
-	a.showPods()
+	a.showPolicies()
 }
 
 // recallLost finds the pods of another plugin whose links are still there, though somebody took away the records by which
@@ -141,8 +140,7 @@ func (a *Agent) recallLost(pods []cluster.LocalPod) (lost []cluster.LocalPod, er
 func (a *Agent) swapped(changed bool) error {
 	a.policies.swapped = a.policies.swapped && !changed
 	err := a.swapPolicies()
-	a.wake()
-	a.showPods()
+	a.showPolicies()
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 
 	"github.com/polder-net/polder/internal/api"
@@ -93,7 +94,34 @@ func (n *node) drops(req *api.DropsRequest) (r api.DropsReport) {
 	return r
 }
 
-// told are the events that the cluster got.
+// metrics are the agent's counters and gauges about policies.
+func (n *node) metrics() map[string]float64 {
+	n.t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&metrics{n.agent})
+	registry.MustRegister(n.agent.policies.metrics.collectors()...)
+	families, err := registry.Gather()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			name := f.GetName()
+			if len(labels) > 0 {
+				name += "{" + strings.Join(labels, ",") + "}"
+			}
+			values[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return values
+}
+
+// toldEvents are the events that the cluster got.
 type toldEvents struct {
 	mu   sync.Mutex
 	list []PodEvent
@@ -155,6 +183,16 @@ func TestWhatPoliciesDenyDoesNotPassAndIsTold(t *testing.T) {
 	n.eventually("the pod's owner is told", func() bool { return len(events.all()) > 0 })
 	if all := events.all(); len(all) != 1 || all[0].Pod != podName("default", "web") || all[0].UID != "web" || !strings.Contains(all[0].Message, "isolated by NetworkPolicy/default/to-web") {
 		t.Errorf("%+v", all)
+	}
+	metrics := n.metrics()
+	for name, least := range map[string]float64{`polder_policy_denied_packets_total{direction="ingress"}`: 4, `polder_policy_rules`: 1, `polder_policy_rulesets`: 1,
+		`polder_policy_denied_pod_packets_total{namespace="default",pod="web"}`: 4, `polder_policy_subjects`: 3, `polder_policy_classes`: 1} {
+		if metrics[name] < least {
+			t.Errorf("%s is %v", name, metrics[name])
+		}
+	}
+	if metrics[`polder_policy_denied_packets_total{direction="egress"}`] != 0 || metrics[`polder_policy_closed_pods`] != 0 {
+		t.Errorf("%v", metrics)
 	}
 	if n.report().Counters["drop ingress denied"] < 4 {
 		t.Errorf("%+v", n.report().Counters)

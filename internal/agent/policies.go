@@ -192,9 +192,20 @@ func (a *Agent) swapPods() error {
 	if len(errs) == 0 {
 		errs = append(errs, a.swapPolicies())
 	}
+	a.showPolicies()
+	return errors.Join(errs...)
+}
+
+// showPolicies tells who waits, reads metrics or names packets what is in force now.
+func (a *Agent) showPolicies() {
+	p := &a.policies
+	if p.table == nil {
+		return
+	}
+	maps.DeleteFunc(p.shut, func(link, _ string) bool { _, stays := a.pods[link]; return !stays })
 	a.wake()
 	a.showPods()
-	return errors.Join(errs...)
+	p.metrics.set(a.datapath.PolicySizes(), len(p.subjects), len(p.shut))
 }
 
 func (a *Agent) putEndpoints(rows route.PodRows) error {
