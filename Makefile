@@ -53,7 +53,7 @@ lab: all ## start a cluster on this machine, check every law with packets, leave
 image: all ## write the container image dist/polder.tar, without Docker
 	go run ./deploy/image -o dist/polder.tar $(PROGRAMS)
 
-e2e: image ## a real Kubernetes and the upstream suite: FOCUS= SKIP= PROCS= NODES= FAMILY= PROXY= (root)
+e2e: image ## a real Kubernetes and the upstream suite: SUITE= FOCUS= SKIP= PROCS= NODES= FAMILY= PROXY= POLICIES= (root)
 	cd e2e && go run .
 
 e2e-smoke: image ## the same with a handful of fast tests (root)

@@ -32,6 +32,8 @@ func layers() map[string]layer {
 	return map[string]layer{
 		"internal/plain": core, "internal/cluster": core, "internal/table": core, "internal/ipam": core, "internal/route": core,
 		"internal/service": core, "internal/policy": core, "internal/desired": core,
+		"internal/oracle":  core, // what tests judge by, and the command line explains with
+		"internal/explain": core, // the oracle's answers in words
 
 		"internal/watch": shell, "internal/datapath": shell, "internal/netdev": shell, "internal/probe": shell,
 		"internal/podexec": shell,
@@ -41,7 +43,7 @@ func layers() map[string]layer {
 
 		"cmd": top, "lab": top, "bench": top, "deploy": top, "e2e": top,
 
-		"internal/oracle": tests, "internal/scenario": tests, "internal/testnet": tests, "internal/traffic": tests,
+		"internal/oracle/cases": tests, "internal/scenario": tests, "internal/testnet": tests, "internal/traffic": tests,
 		"lab/labtest": tests, ".": tests,
 	}
 }
@@ -54,6 +56,8 @@ func sideways() map[string][]string {
 		"internal/route":   {"internal/cluster", "internal/table"}, // and says its rows
 		"internal/service": {"internal/cluster", "internal/table"},
 		"internal/policy":  {"internal/cluster", "internal/table"},
+		"internal/oracle":  {"internal/cluster"},
+		"internal/explain": {"internal/cluster", "internal/oracle"},
 		"internal/desired": {"internal/cluster", "internal/table", "internal/ipam", "internal/route", "internal/service", "internal/policy"}, // puts the core together
 		"internal/agent":   {"internal/api"},                                                                                                 // answers it
 		"cmd":              {"lab"},                                                                                                          // the command line drives it
@@ -74,9 +78,9 @@ func dependencies() []dependency {
 		{"k8s.io/client-go", []string{"internal/watch", "internal/podexec", "lab", "e2e"}, "the API's machinery stays behind the Snapshot"},
 		{"k8s.io/api", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
 		{"k8s.io/apimachinery", []string{"internal", "lab", "e2e"}, "the CNI plugin must start in a few ms"},
-		{"sigs.k8s.io/network-policy-api", []string{"internal/watch", "internal/oracle"}, "policies are read in one place; the oracle judges what was written"},
+		{"sigs.k8s.io/network-policy-api", []string{"internal/watch", "internal/oracle", "internal/explain", "cmd/polder", "lab", "e2e"}, "policies are read in one place; the oracle judges what was written, explain says it in words, and the others write it"},
 		{"k8s.io/streaming", []string{"internal/podexec"}, "what client-go upgrades connections with"},
-		{"sigs.k8s.io/yaml", []string{"internal/watch", "lab", "bench", "e2e"}, "manifests are read in one place; the others write them"},
+		{"sigs.k8s.io/yaml", []string{"internal/watch", "internal/oracle/cases", "lab", "bench", "e2e"}, "manifests are read in one place; the others write them"},
 		{"github.com/go-logr/logr", []string{"internal/watch", "internal/podexec"}, "client-go's words for a log; ours is log/slog"},
 		{"github.com/fsnotify/fsnotify", []string{"internal/watch"}, "the folder of manifests is a source of cluster state"},
 		{"github.com/cilium/ebpf", []string{"internal/datapath", "bench"}, "row and map entry meet in one place"},
@@ -86,7 +90,7 @@ func dependencies() []dependency {
 		{"github.com/prometheus/client_golang", []string{"internal/agent"}, "metrics are read from the published state"},
 		{"golang.org/x/sys", []string{"internal/agent", "internal/api", "internal/datapath", "internal/netdev", "internal/probe", "internal/testnet", "internal/traffic", "cmd/polder", "lab", "bench", "e2e"}, "the core makes no system calls"},
 		{"golang.org/x/sync", []string{"internal/agent", "cmd", "lab", "bench", "e2e"}, "goroutines start in agent and cmd"},
-		{"golang.org/x/tools", []string{"internal/scenario"}, "txtar is the scenarios' format"},
+		{"golang.org/x/tools", []string{"internal/scenario", "internal/oracle/cases"}, "txtar is the scenarios' format"},
 		{"github.com/google/go-cmp", nil, "for tests alone"},
 	}
 }

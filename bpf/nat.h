@@ -40,13 +40,11 @@ enum { STATUS_NAT_MASK = 1 << 4 | 1 << 5 }; // IPS_SRC_NAT | IPS_DST_NAT
 
 enum way { UNTRACKED, FORWARD, BACKWARD }; // of a packet: that of whoever began its flow, or of the answers
 
-// The source of one direction's packets.
-static __always_inline void set_source(struct addr *a, __be16 *port, const struct nf_conn *ct, int direction, _Bool v4)
+static __always_inline void set_man(struct addr *a, __be16 *port, const struct nf_conntrack_man *man, _Bool v4)
 {
-	const __u32 *all = ct->tuplehash[direction].tuple.src.u3.all;
-
-	*a = v4 ? addr_v4(all[0]) : (struct addr){{all[0], all[1], all[2], all[3]}};
-	*port = ct->tuplehash[direction].tuple.src.u.all;
+	*a = v4 ? addr_v4(man->u3.all[0])
+		: (struct addr){{man->u3.all[0], man->u3.all[1], man->u3.all[2], man->u3.all[3]}};
+	*port = man->u.all;
 }
 
 // Asks for a flow by the addresses and ports of one of its packets. Began: where the true ones of whoever began it go,
@@ -75,8 +73,8 @@ static __always_inline enum way find_tracked(struct __sk_buff *ctx, const struct
 		return UNTRACKED;
 	*translated = ct->status & STATUS_NAT_MASK;
 	if (began) {
-		set_source(&began->src, &began->sport, ct, 0, v4);
-		set_source(&began->dst, &began->dport, ct, 1, v4);
+		set_man(&began->src, &began->sport, &ct->tuplehash[0].tuple.src, v4);
+		set_man(&began->dst, &began->dport, &ct->tuplehash[1].tuple.src, v4);
 	}
 	bpf_ct_release(ct);
 	return opts.dir ? BACKWARD : FORWARD;

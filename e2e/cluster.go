@@ -24,6 +24,9 @@ func (c config) build(ctx context.Context) error {
 	if err := c.cache.Build(ctx, os.Stdout); err != nil {
 		return err
 	}
+	if err := c.keepPolicyAPI(ctx); err != nil {
+		return err
+	}
 	return c.buildImages(ctx)
 }
 
@@ -31,7 +34,7 @@ func (c config) build(ctx context.Context) error {
 func (c config) buildImages(ctx context.Context) error {
 	var suite image.Suite
 	for name, place := range map[string]*string{
-		"agnhost": &suite.Agnhost, "regression-issue-74839": &suite.Regression, "coredns": &suite.CoreDNS, "pause": &suite.Pause,
+		"agnhost": &suite.Agnhost, "regression-issue-74839": &suite.Regression, "coredns": &suite.CoreDNS, "pause": &suite.Pause, "sctp": &suite.SCTP,
 	} {
 		path, err := c.cache.Path(name)
 		if err != nil {
@@ -39,22 +42,61 @@ func (c config) buildImages(ctx context.Context) error {
 		}
 		*place = path
 	}
-	current, err := newer(c.images(), suite.Agnhost, suite.Regression, suite.CoreDNS, suite.Pause)
+	current, err := newer(c.images(), suite.Agnhost, suite.Regression, suite.CoreDNS, suite.Pause, suite.SCTP)
 	if err != nil || current {
 		return err
 	}
-	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes")
-	list.Dir = filepath.Join(c.source, "modules", "kubernetes")
-	source, err := list.Output()
+	source, err := c.moduleSource(ctx, "kubernetes", "k8s.io/kubernetes")
 	if err != nil {
-		return fmt.Errorf("find source of agnhost: %w", err)
+		return err
 	}
-	suite.AgnhostSource = filepath.Join(strings.TrimSpace(string(source)), "test/images/agnhost")
+	suite.AgnhostSource = filepath.Join(source, "test/images/agnhost")
 	start := time.Now()
 	if err := suite.Write(c.images()); err != nil {
 		return err
 	}
 	fmt.Printf("build images: %d s\n", int(time.Since(start).Seconds()))
+	return nil
+}
+
+// moduleSource finds the source of a module that one of the scratch modules requires.
+func (c config) moduleSource(ctx context.Context, scratch, module string) (string, error) {
+	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	list.Dir = filepath.Join(c.source, "modules", scratch)
+	source, err := list.Output()
+	if err != nil {
+		return "", fmt.Errorf("find source of %s: %w", module, err)
+	}
+	return strings.TrimSpace(string(source)), nil
+}
+
+// policyAPI is where the definition of ClusterNetworkPolicy is kept, beside the suite that tests it. It is that of the
+// experimental channel: the standard one lacks nodes and domainNames, and is otherwise the same.
+func (c config) policyAPI() (string, error) {
+	folder, err := c.cache.Folder("network-policy-api")
+	return filepath.Join(folder, "clusternetworkpolicies.yaml"), err
+}
+
+// keepPolicyAPI copies the definition into the cache, unless it is there.
+func (c config) keepPolicyAPI(ctx context.Context) error {
+	file, err := c.policyAPI()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	source, err := c.moduleSource(ctx, "network-policy-api", "sigs.k8s.io/network-policy-api")
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(filepath.Join(source, "config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml"))
+	if err != nil {
+		return fmt.Errorf("keep policy API: %w", err)
+	}
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		return fmt.Errorf("keep policy API: %w", err)
+	}
 	return nil
 }
 
@@ -90,6 +132,9 @@ func (c config) rig() (*rig.Rig, error) {
 		Pause: image.PauseName, CoreDNS: image.CoreDNSName, Init: []string{self, "init"},
 		Manifest: filepath.Join(c.repository(), "deploy", "polder.yaml"),
 	}
+	if r.PolicyAPI, err = c.policyAPI(); err != nil {
+		return nil, err
+	}
 	for _, part := range parts.All() {
 		path, err := c.cache.Path(part.Name)
 		if err != nil {
@@ -100,7 +145,7 @@ func (c config) rig() (*rig.Rig, error) {
 			r.Plugins = append(r.Plugins, path)
 		}
 	}
-	if c.plan.Network == "polder" || c.plan.Proxy == "none" {
+	if c.plan.HasPolder() {
 		r.Images = append(r.Images, filepath.Join(c.repository(), "dist", "polder.tar"))
 	}
 	return r, nil

@@ -14,6 +14,7 @@ import (
 // config is what the environment asks for.
 type config struct {
 	plan        rig.Plan
+	suite       string // kubernetes, or cnp: that of ClusterNetworkPolicy
 	focus, skip string // regular expressions over the names of tests; empty means the defaults
 	procs       int
 	keep        bool
@@ -42,12 +43,20 @@ func readConfig() (config, error) {
 			Network: setting("NETWORK", "polder"),
 			Sockets: setting("SOCKETS", "on"),
 		},
+		suite:  setting("SUITE", kubernetesSuite),
 		focus:  os.Getenv("FOCUS"),
 		skip:   os.Getenv("SKIP"),
 		keep:   os.Getenv("KEEP") == "1",
 		smoke:  os.Getenv("SMOKE") == "1",
 		source: source,
 		cache:  parts.Cache{Source: source, Dir: filepath.Join(cache, "polder-e2e")},
+	}
+	c.plan.Policies = setting("POLICIES", "on")
+	if os.Getenv("POLICIES") == "" && c.plan.Network == "ptp" && c.plan.Proxy == "kube-proxy" {
+		c.plan.Policies = "off" // the baseline is without Polder, unless somebody asks for it
+	}
+	if c.suite != kubernetesSuite && c.suite != policySuite {
+		return config{}, fmt.Errorf("read SUITE: %q is none of %s, %s", c.suite, kubernetesSuite, policySuite)
 	}
 	if c.plan.Nodes, err = number("NODES", 2); err != nil {
 		return config{}, err

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,14 +13,14 @@ import (
 )
 
 func TestTheEnvironmentDecidesTheCluster(t *testing.T) {
-	for name, value := range map[string]string{"NODES": "3", "FAMILY": "ipv6", "PROXY": "none", "NETWORK": "", "KEEP": "1", "XDG_CACHE_HOME": "/cache"} {
+	for name, value := range map[string]string{"NODES": "3", "FAMILY": "ipv6", "PROXY": "none", "NETWORK": "", "POLICIES": "off", "KEEP": "1", "XDG_CACHE_HOME": "/cache"} {
 		t.Setenv(name, value)
 	}
 	c, err := readConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (rig.Plan{Nodes: 3, Family: "ipv6", Proxy: "none", Network: "polder", Sockets: "on"}); c.plan != want {
+	if want := (rig.Plan{Nodes: 3, Family: "ipv6", Proxy: "none", Network: "polder", Sockets: "on", Policies: "off"}); c.plan != want {
 		t.Errorf("%+v, want %+v", c.plan, want)
 	}
 	if !c.keep || c.state() != "/cache/polder-e2e/run" {
@@ -73,4 +74,33 @@ func TestAnArchiveIsBuiltAgainWhenAProgramInItIsNewer(t *testing.T) {
 	check("with an older archive", false)
 	write(archive, now.Add(time.Hour))
 	check("with a newer archive", true)
+}
+
+func TestPoliciesAreOnWherePolderIs(t *testing.T) {
+	for _, c := range []struct{ network, proxy, policies, want string }{
+		{"", "", "", "on"}, {"polder", "none", "off", "off"}, {"ptp", "", "", "off"}, {"ptp", "", "on", "on"}, {"ptp", "none", "", "on"},
+	} {
+		t.Setenv("NETWORK", c.network)
+		t.Setenv("PROXY", c.proxy)
+		t.Setenv("POLICIES", c.policies)
+		got, err := readConfig()
+		if err != nil || got.plan.Policies != c.want {
+			t.Errorf("%+v: %q, %v", c, got.plan.Policies, err)
+		}
+	}
+}
+
+func TestTheSuiteDecidesWhatRuns(t *testing.T) {
+	t.Setenv("SUITE", "cnp")
+	if c, err := readConfig(); err != nil || c.suite != policySuite {
+		t.Errorf("suite %q, %v", c.suite, err)
+	}
+	t.Setenv("SUITE", "all")
+	if _, err := readConfig(); err == nil {
+		t.Error("SUITE=all is accepted")
+	}
+	want := []string{"-test.v", "-test.timeout=2h", "-test.run=^TestConformance$/TCP$", "-test.skip=^TestConformance$/Baseline", "-all-features"}
+	if got := policyArguments("TCP$", "Baseline"); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/polder-net/polder/e2e/report"
+	"github.com/polder-net/polder/e2e/rig"
 )
 
 const (
@@ -21,12 +23,20 @@ const (
 	smokeFocus = `\[sig-network\].*(NoSNAT|HostPort validates|Granular Checks: Pods.*(http|udp)|DNS should provide DNS for services|serve a basic endpoint)`
 )
 
-// test runs the upstream suite on the control plane and keeps the outcomes for the report.
+// test runs a suite on the control plane and keeps the outcomes for the report.
 func (c config) test(ctx context.Context) error {
 	r, err := c.openRig()
 	if err != nil {
 		return err
 	}
+	if c.suite == policySuite {
+		return c.testPolicies(ctx, r)
+	}
+	return c.testKubernetes(ctx, r)
+}
+
+// testKubernetes runs Kubernetes' own suite.
+func (c config) testKubernetes(ctx context.Context, r *rig.Rig) error {
 	focus, skip := c.focus, c.skip
 	if focus == "" {
 		focus = defaultFocus
@@ -53,47 +63,61 @@ func (c config) test(ctx context.Context) error {
 		"--num-nodes="+strconv.Itoa(r.Plan.Nodes))
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(r.Programs["kubectl"])+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) } // ginkgo cleans up and reports
-	cmd.WaitDelay = time.Minute
 	slog.Info("test", "cluster", r.Plan.Title(), "focus", focus, "procs", c.procs)
-	ended := cmd.Run()
-	return errors.Join(ended, c.keepOutcomes(filepath.Join(logs, raw), stamp, report.Run{Plan: r.Plan}))
+	ended := runSuite(cmd)
+	content, err := os.ReadFile(filepath.Join(logs, raw))
+	if err != nil {
+		return errors.Join(ended, fmt.Errorf("read test results: %w", err))
+	}
+	outcomes, err := report.ParseGinkgo(content)
+	if err != nil {
+		return errors.Join(ended, err)
+	}
+	return errors.Join(ended, c.keepOutcomes(stamp, report.Run{Plan: r.Plan, Outcomes: outcomes}))
 }
 
-func (c config) keepOutcomes(raw, stamp string, run report.Run) error {
-	content, err := os.ReadFile(raw)
-	if err != nil {
-		return fmt.Errorf("read test results: %w", err)
-	}
-	if run.Outcomes, err = report.ParseGinkgo(content); err != nil {
-		return err
-	}
+// runSuite runs a suite so that an interrupt reaches all its processes: it then cleans up and reports.
+func runSuite(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = time.Minute
+	return cmd.Run()
+}
+
+func (c config) keepOutcomes(stamp string, run report.Run) (err error) {
 	if run.Kubernetes, err = c.cache.Version("kubernetes"); err != nil {
 		return err
 	}
 	return report.Save(c.results(), stamp, run)
 }
 
-// report writes the page about all runs that are kept.
+// report writes the pages about all runs that are kept: of each suite, one.
 func (c config) report() error {
 	runs, err := report.Load(c.results())
 	if err != nil {
 		return err
 	}
-	version, err := c.cache.Version("kubernetes")
+	kubernetes, err := c.cache.Version("kubernetes")
 	if err != nil {
 		return err
 	}
-	page := report.Page(report.Merge(runs, c.plan.Network), version)
+	policies, err := c.cache.Version("network-policy-api")
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		c.writePage("conformance.md", report.Page(report.Merge(runs, kubernetesSuite, c.plan.Network), kubernetes)),
+		c.writePage("conformance-cnp.md", report.PolicyPage(report.Merge(runs, policySuite, c.plan.Network), policies, kubernetes)))
+}
+
+func (c config) writePage(name, page string) error {
 	if c.plan.Network != "polder" { // a baseline is for us, not for readers
 		_, err := fmt.Print(page)
 		return err
 	}
-	file := filepath.Join(c.repository(), "docs", "conformance.md")
-	if err := os.WriteFile(file, []byte(page), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(c.repository(), "docs", name), []byte(page), 0o644); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	slog.Info("report written", "file", "docs/conformance.md")
+	slog.Info("report written", "file", "docs/"+name)
 	return nil
 }

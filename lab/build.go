@@ -76,6 +76,9 @@ func (c *Cluster) makeFolders() error {
 	if err := writeManifest(filepath.Join(c.folder.manifests(), "servicecidr.yaml"), serviceCIDRManifest()); err != nil {
 		return err
 	}
+	if err := c.SetNamespace(podNamespace, nil); err != nil {
+		return err
+	}
 	for _, n := range c.record.Nodes {
 		for _, own := range ownFolders() {
 			if err := os.MkdirAll(c.folder.root(n.Name, own), 0o755); err != nil {

@@ -66,7 +66,7 @@ func (p podRecord) runtimeConf() *libcni.RuntimeConf {
 		IfName:      "eth0",
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"},
-			{"K8S_POD_NAMESPACE", podNamespace},
+			{"K8S_POD_NAMESPACE", p.namespace()},
 			{"K8S_POD_NAME", p.Name},
 			{"K8S_POD_INFRA_CONTAINER_ID", p.ContainerID},
 			{"K8S_POD_UID", p.UID},

@@ -2,8 +2,10 @@ package lab
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -47,7 +49,7 @@ func podManifest(p podRecord, hostIP netip.Addr) object {
 			"conditions": []object{{"type": "Ready", "status": ready}},
 		}
 	}
-	metadata := object{"name": p.Name, "namespace": podNamespace, "uid": p.UID, "labels": p.Labels}
+	metadata := object{"name": p.Name, "namespace": p.namespace(), "uid": p.UID, "labels": p.Labels}
 	if !p.Terminating.IsZero() {
 		metadata["deletionTimestamp"] = p.Terminating
 		metadata["deletionGracePeriodSeconds"] = int(gracePeriod.Seconds())
@@ -56,7 +58,8 @@ func podManifest(p podRecord, hostIP netip.Addr) object {
 	var ports []object
 	for _, port := range p.Serve {
 		for _, protocol := range []string{"TCP", "UDP"} {
-			ports = append(ports, object{"containerPort": port, "protocol": protocol})
+			name := fmt.Sprintf("serve-%d-%s", port, strings.ToLower(protocol))
+			ports = append(ports, object{"name": name, "containerPort": port, "protocol": protocol})
 		}
 	}
 	if len(ports) > 0 {
@@ -71,6 +74,13 @@ func podManifest(p podRecord, hostIP netip.Addr) object {
 	}
 }
 
+// namespaceManifest says a namespace as Kubernetes would: it puts the name among the labels.
+func namespaceManifest(name string, labels map[string]string) object {
+	all := map[string]string{"kubernetes.io/metadata.name": name}
+	maps.Copy(all, labels)
+	return object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": name, "labels": all}}
+}
+
 // serviceCIDRManifest says what the lab takes cluster IPs from.
 func serviceCIDRManifest() object {
 	return object{
@@ -83,6 +93,10 @@ func serviceCIDRManifest() object {
 
 func (f folder) nodeManifest(name string) string {
 	return filepath.Join(f.manifests(), "node-"+name+".yaml")
+}
+
+func (f folder) namespaceManifest(name string) string {
+	return filepath.Join(f.manifests(), "namespace-"+name+".yaml")
 }
 
 func (f folder) podManifest(name string) string {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,7 @@ import (
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// podNamespace is the Kubernetes namespace of all the lab's pods.
+// podNamespace is the Kubernetes namespace of the lab's pods, unless they are told another.
 const podNamespace = "default"
 
 // Pod is a pod of a lab: a network namespace with a process in it, connected by the node's CNI plugins.
@@ -32,8 +33,9 @@ type Pod struct {
 
 // PodOptions says which pod to create.
 type PodOptions struct {
-	Name string
-	Node string // default: the node with the fewest pods
+	Name      string // no other pod of the lab has it, in whatever namespace
+	Namespace string // of Kubernetes; default: default
+	Node      string // default: the node with the fewest pods
 
 	Labels map[string]string // default: app=NAME
 
@@ -60,7 +62,7 @@ func (c *Cluster) CreatePod(ctx context.Context, o PodOptions) (*Pod, error) {
 		return nil, fmt.Errorf("create pod %s: %w", o.Name, err)
 	}
 	p := podRecord{
-		Name: o.Name, Node: node.Name, UID: newUID(), ContainerID: newContainerID(), Capabilities: o.Capabilities,
+		Name: o.Name, Namespace: o.Namespace, Node: node.Name, UID: newUID(), ContainerID: newContainerID(), Capabilities: o.Capabilities,
 		Labels: o.Labels, Serve: o.Serve,
 	}
 	if len(p.Labels) == 0 {
@@ -88,6 +90,9 @@ func (c *Cluster) choose(o PodOptions) (*Node, error) {
 	}
 	if _, err := labels.ValidatedSelectorFromSet(o.Labels); err != nil {
 		return nil, fmt.Errorf("read labels: %w", err)
+	}
+	if o.Namespace != "" && !podPattern.MatchString(o.Namespace) {
+		return nil, errors.New("a namespace's name is like a pod's")
 	}
 	if slices.Contains(o.Serve, 0) {
 		return nil, errors.New("it cannot serve port 0")
@@ -145,6 +150,8 @@ func (c *Cluster) podRecord(name string) (podRecord, error) {
 	return p, nil
 }
 
+func (p podRecord) namespace() string { return cmp.Or(p.Namespace, podNamespace) }
+
 func (n *Node) pod(p podRecord) *Pod {
 	return &Pod{Place{p.Name, p.Holder, n.podGroup(p.Name)}, p.Node, p.Addresses, p}
 }
@@ -152,7 +159,7 @@ func (n *Node) pod(p podRecord) *Pod {
 // Cluster returns what the pod is to Kubernetes.
 func (p *Pod) Cluster() cluster.Pod {
 	return cluster.Pod{
-		Namespace: podNamespace, Name: p.Name, UID: p.rec.UID, Node: p.Node, Addresses: p.Addresses,
+		Namespace: p.rec.namespace(), Name: p.Name, UID: p.rec.UID, Node: p.Node, Addresses: p.Addresses,
 		Labels: cluster.MakeLabels(p.rec.Labels),
 	}
 }

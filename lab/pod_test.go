@@ -16,7 +16,7 @@ import (
 	"github.com/polder-net/polder/lab/labtest"
 )
 
-func create(t *testing.T, c *lab.Cluster, o lab.PodOptions) *lab.Pod {
+func create(t testing.TB, c *lab.Cluster, o lab.PodOptions) *lab.Pod {
 	t.Helper()
 	p, err := c.CreatePod(t.Context(), o)
 	if err != nil {

@@ -23,6 +23,21 @@ func (c *Cluster) TerminatePod(name string) error {
 	})
 }
 
+// LabelPod replaces a pod's labels.
+func (c *Cluster) LabelPod(name string, labels map[string]string) error {
+	return c.changePod(name, func(p *podRecord) { p.Labels = labels })
+}
+
+// SetNamespace makes a namespace for pods, or gives one other labels.
+func (c *Cluster) SetNamespace(name string, labels map[string]string) error {
+	return writeManifest(c.folder.namespaceManifest(name), namespaceManifest(name, labels))
+}
+
+// RemoveNamespace removes a namespace from the cluster's objects. Its pods must be gone.
+func (c *Cluster) RemoveNamespace(name string) error {
+	return removeFile(c.folder.namespaceManifest(name))
+}
+
 // changePod changes what the cluster's objects say of a pod. Who else changes, creates or deletes the same pod
 // meanwhile must be done first.
 func (c *Cluster) changePod(name string, change func(*podRecord)) error {

@@ -41,6 +41,7 @@ type nodeRecord struct {
 // podRecord is a pod of the lab: the file pods/NAME.json.
 type podRecord struct {
 	Name         string         `json:"name"`
+	Namespace    string         `json:"namespace,omitempty"` // empty: podNamespace
 	Node         string         `json:"node"`
 	UID          string         `json:"uid"`
 	ContainerID  string         `json:"containerID"`

@@ -1,4 +1,4 @@
-// Package apiserver is an API server for what service proxies read, over HTTP and in JSON: lists, watches, and no
+// Package apiserver is an API server for what service proxies and policies read, over HTTP and in JSON: lists, watches, and no
 // questions asked. It is for benchmarks: it checks nothing and forgets nothing.
 package apiserver
 
@@ -21,6 +21,10 @@ const (
 	Nodes    Resource = "nodes"
 	Pods     Resource = "pods"
 	CIDRs    Resource = "servicecidrs"
+
+	Namespaces      Resource = "namespaces"
+	NetworkPolicies Resource = "networkpolicies"
+	ClusterPolicies Resource = "clusternetworkpolicies"
 )
 
 // Meta is what all objects begin with.
@@ -78,6 +82,8 @@ func New() *Server {
 	s := &Server{version: 1, news: make(chan struct{}), resources: map[Resource]*store{
 		Services: {version: "v1", kind: "Service"}, Nodes: {version: "v1", kind: "Node"}, Pods: {version: "v1", kind: "Pod"},
 		Slices: {version: "discovery.k8s.io/v1", kind: "EndpointSlice"}, CIDRs: {version: "networking.k8s.io/v1", kind: "ServiceCIDR"},
+		Namespaces: {version: "v1", kind: "Namespace"}, NetworkPolicies: {version: "networking.k8s.io/v1", kind: "NetworkPolicy"},
+		ClusterPolicies: {version: "policy.networking.k8s.io/v1alpha2", kind: "ClusterNetworkPolicy"},
 	}}
 	for _, t := range s.resources {
 		t.objects = map[string][]byte{}

@@ -11,7 +11,7 @@ import (
 // ServeHTTP answers a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, q := r.URL.Path, r.URL.Query()
-	for _, group := range []string{"/api/v1/", "/apis/discovery.k8s.io/v1/", "/apis/networking.k8s.io/v1/"} {
+	for _, group := range []string{"/api/v1/", "/apis/discovery.k8s.io/v1/", "/apis/networking.k8s.io/v1/", "/apis/policy.networking.k8s.io/v1alpha2/"} {
 		path = strings.TrimPrefix(path, group)
 	}
 	resource, name, _ := strings.Cut(path, "/")

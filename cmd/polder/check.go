@@ -14,14 +14,19 @@ import (
 // checkFlags are the flags of a check.
 type checkFlags struct {
 	state, kubeconfig, node, output string
-	local, all                      bool
+	local, all, policies            bool
+	probes                          int
+	seed                            uint64
 }
 
 func check(e env, args []string) error {
-	f := newFlags("check", "[--kubeconfig FILE | --local] [-o json]", `
+	f := newFlags("check", "[--policies] [--kubeconfig FILE | --local] [-o json]", `
 Proves with packets that the network keeps its laws: nodes and pods reach each other by their own addresses, by TCP
 and UDP, in both families, with full-size packets. It opens sockets inside the network namespaces of nodes and pods,
 needs nothing installed in pods, and trusts nothing that an agent says.
+
+With --policies it proves instead that packets get through exactly where the cluster's policies let them, as 'polder
+explain' reads them: for random pairs, and for all pairs at the ports that pods declare.
 
 It checks the lab that is up; or the cluster of a kubeconfig, where the agents' pods carry the probes out, reached as
 'kubectl exec' reaches them; or this node alone. The exit status is 1 when anything failed.`)
@@ -30,10 +35,19 @@ It checks the lab that is up; or the cluster of a kubeconfig, where the agents' 
 	f.BoolVar(&c.local, "local", false, "check this node and its pods; run it on the node, as root")
 	f.StringVar(&c.node, "node", e.getenv("NODE_NAME"), "with --local and --kubeconfig: this node's `name`")
 	f.StringVar(&c.state, "state", lab.DefaultState, "check the lab with this state `folder`")
-	f.BoolVar(&c.all, "all", false, "probe every pair, where more than 64 nodes and pods would be sampled")
+	f.BoolVar(&c.all, "all", false, "probe every pair, where more than 64 nodes and pods, or 4000 declared ports, would be sampled")
+	f.BoolVar(&c.policies, "policies", false, "compare policies with packets")
+	f.IntVar(&c.probes, "probes", 200, "with --policies: a `number` of random pairs")
+	f.Uint64Var(&c.seed, "seed", 0, "with --policies: repeat the random pairs of this `number`")
 	f.StringVar(&c.output, "o", "", "print `json`, for programs")
 	if _, err := f.parse(e, args); err != nil {
 		return err
+	}
+	if c.probes < 0 {
+		return usagef("check: --probes %d: want 0 or more", c.probes)
+	}
+	if c.policies && c.local {
+		return usagef("check: --policies and --local do not go together: packets have two ends")
 	}
 	if err := checkOutput("check", c.output); err != nil {
 		return err
@@ -43,6 +57,9 @@ It checks the lab that is up; or the cluster of a kubeconfig, where the agents' 
 	what, options, err := c.options(ctx, e)
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
+	}
+	if c.policies {
+		return checkPolicies(ctx, e, what, options, c)
 	}
 	return runCheck(ctx, e, what, options, c)
 }

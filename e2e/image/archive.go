@@ -14,10 +14,10 @@ import (
 	"runtime"
 )
 
-// Image is one entry of an archive: a name, the layer it consists of, and what it runs.
+// Image is one entry of an archive: a name, the layers it consists of, and what it runs.
 type Image struct {
 	Name       string
-	Layer      string // a name for the layer; images with the same one share it
+	Layers     []string // names for the layers, the lowest first; images with the same one share it
 	Entrypoint []string
 	Args       []string
 }
@@ -45,18 +45,24 @@ func writeArchive(out io.Writer, scratch string, layers map[string]*Rootfs, imag
 	archive := tar.NewWriter(out)
 	digests := map[string]string{}
 	for _, image := range images {
-		if digests[image.Layer] != "" {
-			continue
+		for _, layer := range image.Layers {
+			if digests[layer] != "" {
+				continue
+			}
+			digest, err := addLayer(archive, filepath.Join(scratch, "layer.tar"), layers[layer])
+			if err != nil {
+				return fmt.Errorf("layer %s: %w", layer, err)
+			}
+			digests[layer] = digest
 		}
-		digest, err := addLayer(archive, filepath.Join(scratch, "layer.tar"), layers[image.Layer])
-		if err != nil {
-			return fmt.Errorf("layer %s: %w", image.Layer, err)
-		}
-		digests[image.Layer] = digest
 	}
 	var manifest []manifestEntry
 	for _, image := range images {
-		config, err := json.Marshal(configOf(image, digests[image.Layer]))
+		var files, diffs []string
+		for _, layer := range image.Layers {
+			files, diffs = append(files, digests[layer]+".tar"), append(diffs, "sha256:"+digests[layer])
+		}
+		config, err := json.Marshal(configOf(image, diffs))
 		if err != nil {
 			return err
 		}
@@ -64,7 +70,7 @@ func writeArchive(out io.Writer, scratch string, layers map[string]*Rootfs, imag
 		if err := addBytes(archive, name, config); err != nil {
 			return err
 		}
-		manifest = append(manifest, manifestEntry{Config: name, RepoTags: []string{image.Name}, Layers: []string{digests[image.Layer] + ".tar"}})
+		manifest = append(manifest, manifestEntry{Config: name, RepoTags: []string{image.Name}, Layers: files})
 	}
 	content, err := json.Marshal(manifest)
 	if err != nil {
@@ -140,7 +146,7 @@ type rootfsConfig struct {
 	DiffIDs []string `json:"diff_ids"`
 }
 
-func configOf(image Image, digest string) imageConfig {
+func configOf(image Image, diffs []string) imageConfig {
 	return imageConfig{
 		Architecture: runtime.GOARCH,
 		OS:           "linux",
@@ -150,6 +156,6 @@ func configOf(image Image, digest string) imageConfig {
 			Cmd:        image.Args,
 			WorkingDir: "/",
 		},
-		Rootfs: rootfsConfig{Type: "layers", DiffIDs: []string{"sha256:" + digest}},
+		Rootfs: rootfsConfig{Type: "layers", DiffIDs: diffs},
 	}
 }

@@ -43,7 +43,7 @@ func TestImagesWithTheSameLayerShareIt(t *testing.T) {
 	layer := NewRootfs()
 	layer.Text("/a", "a")
 	file := filepath.Join(t.TempDir(), "images.tar")
-	images := []Image{{Name: "x:1", Layer: "l"}, {Name: "x:2", Layer: "l", Args: []string{"b"}}}
+	images := []Image{{Name: "x:1", Layers: []string{"l"}}, {Name: "x:2", Layers: []string{"l"}, Args: []string{"b"}}}
 	if err := WriteArchive(file, map[string]*Rootfs{"l": layer}, images); err != nil {
 		t.Fatal(err)
 	}

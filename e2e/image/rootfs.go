@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -16,13 +17,14 @@ import (
 type Rootfs struct {
 	files map[string]string // path → file of this machine
 	texts map[string]string // path → content
+	modes map[string]int64  // path → mode of a text, where it is not 0644
 	links map[string]string // path → target
 	dirs  map[string]int64  // path → mode
 }
 
 // NewRootfs returns an empty root file system.
 func NewRootfs() *Rootfs {
-	return &Rootfs{files: map[string]string{}, texts: map[string]string{}, links: map[string]string{}, dirs: map[string]int64{}}
+	return &Rootfs{files: map[string]string{}, texts: map[string]string{}, modes: map[string]int64{}, links: map[string]string{}, dirs: map[string]int64{}}
 }
 
 // File puts a file of this machine at a path.
@@ -30,6 +32,9 @@ func (r *Rootfs) File(at, source string) { r.files[at] = source }
 
 // Text puts a small file at a path.
 func (r *Rootfs) Text(at, content string) { r.texts[at] = content }
+
+// Script puts a small program at a path.
+func (r *Rootfs) Script(at, content string) { r.texts[at], r.modes[at] = content, 0o755 }
 
 // Link puts a symbolic link at a path, unless a file is there.
 func (r *Rootfs) Link(at, target string) {
@@ -127,7 +132,8 @@ func (r *Rootfs) writeEntry(archive *tar.Writer, at string) error {
 		return archive.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777})
 	}
 	if text, ok := r.texts[at]; ok {
-		if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(text))}); err != nil {
+		mode := cmp.Or(r.modes[at], 0o644)
+		if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(text))}); err != nil {
 			return err
 		}
 		_, err := io.WriteString(archive, text)

@@ -18,6 +18,7 @@ type Suite struct {
 	Regression    string // regression-issue-74839
 	CoreDNS       string
 	Pause         string
+	SCTP          string
 }
 
 // Write writes every image that the network tests ask for, and those of the cluster itself, as one archive.
@@ -29,21 +30,41 @@ func (s Suite) Write(file string) error {
 	pause, dns := NewRootfs(), NewRootfs()
 	pause.File("/pause", s.Pause)
 	dns.File("/coredns", s.CoreDNS)
-	layers := map[string]*Rootfs{"tools": tools, "pause": pause, "coredns": dns}
+	layers := map[string]*Rootfs{"tools": tools, "pause": pause, "coredns": dns, "sctp": s.ownSCTP()}
 	return WriteArchive(file, layers, suiteImages())
 }
 
 func suiteImages() []Image {
 	const tests = "registry.k8s.io/e2e-test-images/"
 	return []Image{
-		{Name: PauseName, Layer: "pause", Entrypoint: []string{"/pause"}},
-		{Name: CoreDNSName, Layer: "coredns", Entrypoint: []string{"/coredns"}},
-		{Name: tests + "agnhost:2.66.1", Layer: "tools", Entrypoint: []string{"/agnhost"}, Args: []string{"pause"}},
-		{Name: tests + "agnhost:2.55", Layer: "tools", Entrypoint: []string{"/agnhost"}, Args: []string{"pause"}},
-		{Name: tests + "regression-issue-74839:1.5", Layer: "tools", Entrypoint: []string{"/regression-issue-74839"}},
-		{Name: tests + "busybox:1.37.0-2", Layer: "tools", Args: []string{"sh"}},
-		{Name: tests + "glibc-dns-testing:2.1.1", Layer: "tools", Args: []string{"bash"}},
+		{Name: PauseName, Layers: []string{"pause"}, Entrypoint: []string{"/pause"}},
+		{Name: CoreDNSName, Layers: []string{"coredns"}, Entrypoint: []string{"/coredns"}},
+		{Name: tests + "agnhost:2.66.1", Layers: []string{"tools"}, Entrypoint: []string{"/agnhost"}, Args: []string{"pause"}},
+		{Name: tests + "agnhost:2.55", Layers: []string{"tools"}, Entrypoint: []string{"/agnhost"}, Args: []string{"pause"}},
+		{Name: tests + "agnhost:2.45", Layers: []string{"tools", "sctp"}, Entrypoint: []string{"/agnhost"}, Args: []string{"pause"}},
+		{Name: tests + "regression-issue-74839:1.5", Layers: []string{"tools"}, Entrypoint: []string{"/regression-issue-74839"}},
+		{Name: tests + "busybox:1.37.0-2", Layers: []string{"tools"}, Args: []string{"sh"}},
+		{Name: tests + "glibc-dns-testing:2.1.1", Layers: []string{"tools"}, Args: []string{"bash"}},
 	}
+}
+
+// agnhost is where the program lies that every image has at /agnhost.
+const agnhost = "/usr/lib/agnhost"
+
+// ownSCTP is what the policy suite's image has on top of the tools. Each of its server pods has containers that serve SCTP
+// and, on a kernel that has none, would never get ready: there, a stand-in speaks it.
+func (s Suite) ownSCTP() *Rootfs {
+	root := NewRootfs()
+	root.File("/usr/lib/sctp", s.SCTP)
+	root.Script("/agnhost", `#!/bin/bash
+if [[ ! -e /proc/sys/net/sctp ]]; then
+	ports=(${!SERVE_SCTP_PORT_*})
+	if [[ $1 = porter && ${#ports[@]} -gt 0 ]]; then exec /usr/lib/sctp serve "${ports[@]#SERVE_SCTP_PORT_}"; fi
+	if [[ $1 = connect && " $* " = *" --protocol=sctp "* ]]; then exec /usr/lib/sctp "$@"; fi
+fi
+exec `+agnhost+` "$@"
+`)
+	return root
 }
 
 // tools is the one root file system of all test images: what upstream takes from Alpine comes from Debian here.
@@ -63,7 +84,8 @@ func (s Suite) tools() (*Rootfs, error) {
 	if err := root.Busybox(); err != nil {
 		return nil, err
 	}
-	root.File("/agnhost", s.Agnhost)
+	root.File(agnhost, s.Agnhost)
+	root.Link("/agnhost", agnhost)
 	root.File("/coredns", s.CoreDNS)
 	root.File("/regression-issue-74839", s.Regression)
 	root.File("/localhost.crt", filepath.Join(s.AgnhostSource, "porter", "localhost.crt"))

@@ -1,5 +1,5 @@
 // Package parts builds what a cluster on one machine is made of: Kubernetes, etcd, containerd, CoreDNS, the reference
-// CNI plugins and the e2e suite, each from its Go module, each kept in a cache folder keyed by its version; and it
+// CNI plugins and the suites, each from its Go module, each kept in a cache folder keyed by its version; and it
 // installs the few Debian packages that have no Go module. It starts nothing.
 package parts
 
@@ -42,7 +42,9 @@ func All() []Part {
 		Part{Module: "coredns", Name: "coredns", Package: "github.com/coredns/coredns"},
 		Part{Module: "kubernetes", Name: "ginkgo", Package: "github.com/onsi/ginkgo/v2/ginkgo"},
 		Part{Module: "kubernetes", Name: "e2e.test", Package: "k8s.io/kubernetes/test/e2e", Test: true},
+		Part{Module: "network-policy-api", Name: "cnp.test", Package: "sigs.k8s.io/network-policy-api/conformance", Test: true},
 		Part{Module: "", Name: "pause", Package: "./pause"},
+		Part{Module: "", Name: "sctp", Package: "./sctp"},
 	)
 }
 
@@ -57,6 +59,8 @@ func mainModule(module string) string {
 		return "github.com/containerd/containerd/v2"
 	case "coredns":
 		return "github.com/coredns/coredns"
+	case "network-policy-api":
+		return "sigs.k8s.io/network-policy-api"
 	}
 	return "github.com/containernetworking/plugins"
 }

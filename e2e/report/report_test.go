@@ -11,7 +11,7 @@ import (
 )
 
 func plan(family string) rig.Plan {
-	return rig.Plan{Nodes: 2, Family: family, Proxy: "kube-proxy", Network: "polder"}
+	return rig.Plan{Nodes: 2, Family: family, Proxy: "kube-proxy", Network: "polder", Policies: "on"}
 }
 
 const ginkgo = `[{"SpecReports": [
@@ -57,11 +57,11 @@ func TestALaterRunReplacesOnlyTheTestsThatItRan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	columns := Merge(runs, "polder")
+	columns := Merge(runs, "kubernetes", "polder")
 	if len(columns) != 2 || columns[0].Outcomes["a"].State != "pass" || columns[0].Outcomes["b"].State != "fail" || columns[1].Outcomes["a"].State != "fail" {
 		t.Errorf("%v", columns)
 	}
-	if len(Merge(runs, "ptp")) != 0 {
+	if len(Merge(runs, "kubernetes", "ptp")) != 0 {
 		t.Error("runs of another network are mixed in")
 	}
 }
@@ -114,7 +114,7 @@ func TestThePageNamesEveryTestAndIsTheSameTwice(t *testing.T) {
 		t.Fatalf("the list has %d tests, want 249", n)
 	}
 	const passed, failed = "[sig-network] NoSNAT Should be able to send traffic between Pods without SNAT", "[sig-network] DNS should provide DNS for services [Conformance]"
-	columns := Merge([]Run{{Plan: plan("dual"), Outcomes: []Outcome{{Name: passed, State: "pass"}, {Name: failed, State: "fail", Message: "x"}}}}, "polder")
+	columns := Merge([]Run{{Plan: plan("dual"), Outcomes: []Outcome{{Name: passed, State: "pass"}, {Name: failed, State: "fail", Message: "x"}}}}, "kubernetes", "polder")
 	page := Page(columns, "v1.37.2")
 	if page != Page(columns, "v1.37.2") {
 		t.Error("the page differs")

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type Outcome struct {
 
 // Run is one run of the suite on one cluster.
 type Run struct {
+	Suite      string `json:",omitempty"` // empty: Kubernetes' own
 	Plan       rig.Plan
 	Kubernetes string // version
 	Outcomes   []Outcome
@@ -107,21 +109,23 @@ type Column struct {
 	Outcomes map[string]Outcome
 }
 
-// Merge puts the runs of one network together, one column for each configuration, in the order of the columns' titles.
-func Merge(runs []Run, network string) []Column {
+// Merge puts the runs of one suite on one network together, one column for each configuration, in the order of the
+// columns' titles.
+func Merge(runs []Run, suite, network string) []Column {
 	byTitle := map[string]Column{}
 	var titles []string
 	for _, run := range runs {
-		if run.Plan.Network != network {
+		if run.Plan.Network != network || cmp.Or(run.Suite, "kubernetes") != suite {
 			continue
 		}
 		title := run.Plan.Title()
 		column, known := byTitle[title]
 		if !known {
-			column = Column{Plan: run.Plan, Outcomes: map[string]Outcome{}}
-			byTitle[title] = column
+			column.Outcomes = map[string]Outcome{}
 			titles = append(titles, title)
 		}
+		column.Plan = run.Plan // the last one says best what there is
+		byTitle[title] = column
 		for _, outcome := range run.Outcomes {
 			column.Outcomes[outcome.Name] = outcome
 		}

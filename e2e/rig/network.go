@@ -92,10 +92,20 @@ func (r *Rig) installNetwork(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.Plan.Proxy != "none" {
+	if !r.Plan.HasPolder() {
 		return nil
 	}
-	return r.installPolder(ctx) // for Services
+	return r.installPolder(ctx) // for Services and policies
+}
+
+// installPolicyAPI lets the API server know ClusterNetworkPolicy, as the administrator of a cluster does.
+func (r *Rig) installPolicyAPI(ctx context.Context) error {
+	if _, err := r.Kubectl(ctx, nil, "create", "-f", r.PolicyAPI); err != nil {
+		return err
+	}
+	_, err := r.Kubectl(ctx, nil, "wait", "--for=condition=Established", "--timeout=60s",
+		"customresourcedefinition/clusternetworkpolicies.policy.networking.k8s.io")
+	return err
 }
 
 // pointToPoint is the plugin list of the baseline: reference plugins only, no masquerading.
@@ -136,6 +146,9 @@ func (r *Rig) installPolder(ctx context.Context) error {
 	}
 	if r.Plan.Network != "polder" {
 		args = append(args, "--routing", "off")
+	}
+	if r.Plan.Policies == "off" {
+		args = append(args, "--policies", "off") // they are on by default
 	}
 	environment := map[string]string{
 		"KUBERNETES_SERVICE_HOST": r.Plan.ControlPlaneAddresses()[0],

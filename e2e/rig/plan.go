@@ -20,6 +20,10 @@ type Plan struct {
 	Proxy   string // kube-proxy or none
 	Network string // polder, or ptp: the reference plugin and static routes
 	Sockets string // on, or off: Polder serves Services packet by packet
+
+	// Policies is on, or off: nobody enforces policies. With ptp and kube-proxy, off means that Polder is not there at all.
+	// It is empty in runs from before there were any.
+	Policies string `json:",omitempty"`
 }
 
 // ControlPlane is the machine that etcd and the API server run on. It is no node.
@@ -32,7 +36,7 @@ func (p Plan) Check() error {
 	}
 	for _, choice := range []struct{ name, value, allowed string }{
 		{"FAMILY", p.Family, "dual ipv4 ipv6"}, {"PROXY", p.Proxy, "kube-proxy none"}, {"NETWORK", p.Network, "polder ptp"},
-		{"SOCKETS", p.Sockets, "on off"},
+		{"SOCKETS", p.Sockets, "on off"}, {"POLICIES", p.Policies, "on off"},
 	} {
 		if !contains(strings.Fields(choice.allowed), choice.value) {
 			return fmt.Errorf("check plan: %s=%s: want one of %s", choice.name, choice.value, choice.allowed)
@@ -42,6 +46,11 @@ func (p Plan) Check() error {
 		return errors.New("check plan: SOCKETS=off: Polder sees no packet of a pod that NETWORK=ptp connects")
 	}
 	return nil
+}
+
+// HasPolder says whether Polder runs on the nodes: it may be for policies or Services alone.
+func (p Plan) HasPolder() bool {
+	return p.Network == "polder" || p.Proxy == "none" || p.Policies == "on"
 }
 
 func contains(list []string, wanted string) bool {
@@ -119,10 +128,16 @@ func (p Plan) Title() string {
 	if p.Sockets == "off" {
 		title += ", packets alone"
 	}
-	if p.Network == "ptp" && p.Proxy == "none" {
+	switch {
+	case p.Network == "ptp" && p.Proxy == "none":
 		title += " but Polder's Services, pods by ptp"
-	} else if p.Network != "polder" {
-		title += ", baseline " + p.Network
+	case p.Network == "ptp" && p.Policies == "on":
+		title += ", Polder's policies, pods by ptp"
+	case p.Network != "polder":
+		return title + ", baseline " + p.Network
+	}
+	if p.Policies == "off" {
+		title += ", no policies"
 	}
 	return title
 }

@@ -7,13 +7,13 @@ import (
 )
 
 func TestAPlanSaysWhatIsWrongWithIt(t *testing.T) {
-	good := Plan{Nodes: 2, Family: "dual", Proxy: "kube-proxy", Network: "polder", Sockets: "on"}
+	good := Plan{Nodes: 2, Family: "dual", Proxy: "kube-proxy", Network: "polder", Sockets: "on", Policies: "on"}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}
 	for _, spoil := range []func(*Plan){
 		func(p *Plan) { p.Nodes = 0 }, func(p *Plan) { p.Family = "ipv5" }, func(p *Plan) { p.Proxy = "" }, func(p *Plan) { p.Network = "bridge" },
-		func(p *Plan) { p.Network, p.Sockets = "ptp", "off" },
+		func(p *Plan) { p.Network, p.Sockets = "ptp", "off" }, func(p *Plan) { p.Policies = "some" },
 	} {
 		bad := good
 		spoil(&bad)
@@ -81,5 +81,24 @@ func TestTheBaselinePluginListHasARangeAndARouteForEachFamily(t *testing.T) {
 	ipam := list.Plugins[0].IPAM
 	if len(ipam.Ranges) != 2 || ipam.Ranges[1][0].Subnet != "fd00:244:0:1::/64" || ipam.Routes[0].Dst != "0.0.0.0/0" || ipam.Routes[1].Dst != "::/0" {
 		t.Errorf("%s", content)
+	}
+}
+
+func TestATitleSaysWhatPolderIsThereFor(t *testing.T) {
+	for _, c := range []struct {
+		network, proxy, policies, want string
+		polder                         bool
+	}{
+		{"polder", "kube-proxy", "on", "2 nodes, dual", true},
+		{"polder", "kube-proxy", "", "2 nodes, dual", true},
+		{"polder", "none", "off", "2 nodes, dual, no kube-proxy, no policies", true},
+		{"ptp", "kube-proxy", "off", "2 nodes, dual, baseline ptp", false},
+		{"ptp", "kube-proxy", "on", "2 nodes, dual, Polder's policies, pods by ptp", true},
+		{"ptp", "none", "on", "2 nodes, dual, no kube-proxy but Polder's Services, pods by ptp", true},
+	} {
+		p := Plan{Nodes: 2, Family: "dual", Network: c.network, Proxy: c.proxy, Policies: c.policies, Sockets: "on"}
+		if got := p.Title(); got != c.want || p.HasPolder() != c.polder {
+			t.Errorf("%+v: %q, %v", p, got, p.HasPolder())
+		}
 	}
 }

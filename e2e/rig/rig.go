@@ -22,7 +22,9 @@ type Rig struct {
 	Pause    string            // image that holds a pod's namespaces
 	CoreDNS  string            // image of the name server
 	Manifest string            // Polder's manifest; unused with the baseline network
-	Init     []string          // command line that calls Init(name, dir)
+	// PolicyAPI is the file with the definition of ClusterNetworkPolicy, which is no part of Kubernetes.
+	PolicyAPI string
+	Init      []string // command line that calls Init(name, dir)
 
 	control     *Machine
 	nodes       []*Machine
@@ -48,6 +50,7 @@ func (r *Rig) Up(ctx context.Context) error {
 		{"machines", r.startMachines},
 		{"control plane and images", r.startBoth},
 		{"nodes", r.startNodes},
+		{"policy API", r.installPolicyAPI},
 		{"pod network", r.installNetwork},
 		{"nodes ready", r.waitForNodes},
 		{"name server", r.installDNS},

@@ -18,7 +18,7 @@ import (
 	"github.com/polder-net/polder/internal/testnet"
 )
 
-const allow = 1 << 31
+const letPass = 1 << 31
 
 // court is a datapath that judges, with rows written by hand. Pods: 10.0.1.2 on link a, 10.0.1.3 on link b, 10.0.1.4 on
 // a link that nothing comes from; their IPv6 addresses likewise. Packets from the network come in by the loopback device.
@@ -160,7 +160,7 @@ func all(decision uint32) bpfSpan { return span(0, 65535, decision) }
 
 // only lets one port pass; deciders 1 and 2.
 func only(port uint16) []bpfSpan {
-	return []bpfSpan{span(0, port-1, 1), span(port, port, allow|2), span(port+1, 65535, 1)}
+	return []bpfSpan{span(0, port-1, 1), span(port, port, letPass|2), span(port+1, 65535, 1)}
 }
 
 // runIn runs a program on a packet that leaves by, or comes in by, a link, and had come in by another.
@@ -199,6 +199,14 @@ func (c court) link(addr netip.Addr) int {
 		return e.Index
 	}
 	return lo
+}
+
+// hookOf is the program that sees what comes from an address, and the link that it comes in by.
+func (c court) hookOf(addr string) (desired.Program, int) {
+	if link := c.link(c.f.addr(addr)); link != lo && link != 0 {
+		return desired.FromPod, link
+	}
+	return desired.FromNetwork, lo
 }
 
 func (c court) expect(p desired.Program, ifindex, ingress int, f frame, want string) {

@@ -63,9 +63,9 @@ func TestAClassPassesByItsPorts(t *testing.T) {
 		c.isolate("10.0.1.3", 100, 200)
 		c.row(100, 0, 0, all(7))
 		c.row(100, 11, proto, only(80)...)
-		c.row(100, 12, 0, all(allow))
+		c.row(100, 12, 0, all(letPass))
 		c.row(200, 0, 0, all(7))
-		c.row(200, 11, proto, span(0, 99, 1), span(100, 200, allow), span(201, 65535, 1))
+		c.row(200, 11, proto, span(0, 99, 1), span(100, 200, letPass), span(201, 65535, 1))
 		c.class("10.0.1.2", 11)
 		c.class("10.0.2.7", 12)
 		c.block("198.51.100.0", 24, 56, 11)
@@ -92,7 +92,7 @@ func TestARowOfMoreSpansThanOneValueHoldsGoesOn(t *testing.T) {
 		for port := uint16(0); port < 2000; port += 10 { // every other ten are let pass
 			spans = append(spans, span(port, port+9, uint32(port/10%2)<<31))
 		}
-		spans = append(spans, span(2000, 65535, allow))
+		spans = append(spans, span(2000, 65535, letPass))
 		c.isolate("10.0.1.3", 100, 0)
 		c.row(100, 0, 0, spans...)
 		for _, p := range []struct{ port, want string }{{"9", toIngress}, {"10", "to pod"}, {"59", "to pod"}, {"60", toIngress}, {"70", "to pod"},
@@ -106,8 +106,8 @@ func TestARowOfMoreSpansThanOneValueHoldsGoesOn(t *testing.T) {
 func TestARowThatEndsTooSoonLetsNothingPass(t *testing.T) {
 	inCourt(t, func(t *testing.T, c court) {
 		c.isolate("10.0.1.3", 100, 0)
-		c.row(100, 0, 0, all(allow))
-		c.row(100, 0, byte(c.f.protocol), span(0, 10, allow))
+		c.row(100, 0, 0, all(letPass))
+		c.row(100, 0, byte(c.f.protocol), span(0, 10, letPass))
 		c.pod("10.0.1.2:5", "10.0.1.3:10", "to pod")
 		c.pod("10.0.1.2:5", "10.0.1.3:11", toIngress)
 		c.isolate("10.0.1.3", 101, 0)
@@ -125,15 +125,15 @@ func TestRowsOfAClassComeBeforeThoseOfAllOthersAndThoseOfAProtocolFirst(t *testi
 			c.pod("10.0.1.2:5", "10.0.1.3:80", want)
 		}
 		check(toIngress)
-		c.row(100, 0, 0, all(allow))
+		c.row(100, 0, 0, all(letPass))
 		check("to pod")
 		c.row(100, 0, proto, all(1))
 		check(toIngress)
-		c.row(100, 11, 0, all(allow))
+		c.row(100, 11, 0, all(letPass))
 		check("to pod")
 		c.row(100, 11, proto, all(1))
 		check(toIngress)
-		c.row(100, 11, proto^1, all(allow))
+		c.row(100, 11, proto^1, all(letPass))
 		check(toIngress)
 	})
 }
@@ -142,7 +142,7 @@ func TestTheLongestBlockCountsAndAnAddressOfItsOwnBeforeAllBlocks(t *testing.T) 
 	inCourt(t, func(t *testing.T, c court) {
 		c.isolate("10.0.1.3", 100, 0)
 		c.row(100, 0, 0, all(1))
-		c.row(100, 11, 0, all(allow))
+		c.row(100, 11, 0, all(letPass))
 		c.row(100, 12, 0, all(2))
 		c.block("198.51.100.0", 16, 32, 11)
 		c.net("198.51.100.9:5", "10.0.1.3:80", "to stack")

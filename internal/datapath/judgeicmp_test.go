@@ -20,7 +20,7 @@ func inFamilies(t *testing.T, test func(*testing.T, court), change ...func(*desi
 func TestAPingIsAskedAndAnsweredByItsNumber(t *testing.T) {
 	inFamilies(t, func(t *testing.T, c court) {
 		c.isolate("10.0.1.2", closed, 200)
-		c.row(200, 0, 0, all(allow))
+		c.row(200, 0, 0, all(letPass))
 		ask, answer := c.ping("10.0.1.2", "10.0.2.7", false, 9), c.ping("10.0.2.7", "10.0.1.2", true, 9)
 		c.expect(desired.FromNetwork, lo, 0, answer, toIngress)
 		c.expect(desired.FromPod, c.a, 0, ask, "to native")
@@ -49,10 +49,10 @@ func TestAPingPassesByTheRowOfAllProtocols(t *testing.T) {
 	inFamilies(t, func(t *testing.T, c court) {
 		c.isolate("10.0.1.3", 100, 0)
 		c.row(100, 0, 0, all(1))
-		c.row(100, 0, protoUDP, all(allow))
+		c.row(100, 0, protoUDP, all(letPass))
 		ask := c.ping("10.0.1.2", "10.0.1.3", false, 9)
 		c.expect(desired.FromPod, c.a, 0, ask, toIngress)
-		c.row(100, 0, 0, all(allow))
+		c.row(100, 0, 0, all(letPass))
 		c.expect(desired.FromPod, c.a, 0, ask, "to pod")
 		c.expect(desired.FromPod, c.b, 0, c.ping("10.0.1.3", "10.0.1.2", true, 9), "to pod")
 	})
@@ -61,7 +61,7 @@ func TestAPingPassesByTheRowOfAllProtocols(t *testing.T) {
 func TestAPingInFragmentsIsOnePing(t *testing.T) {
 	inFamilies(t, func(t *testing.T, c court) {
 		c.isolate("10.0.1.2", closed, 200)
-		c.row(200, 0, 0, all(allow))
+		c.row(200, 0, 0, all(letPass))
 		send := func(p desired.Program, link int, whole frame, want string) {
 			t.Helper()
 			for _, part := range halves(c.f, whole, 5) {
@@ -95,15 +95,9 @@ func TestAnErrorAboutAKnownFlowPasses(t *testing.T) {
 	inEveryWay(t, func(c court, w wayOf) {
 		server := c.f.at(w.server)
 		about := func(from, quotedFrom, quotedTo string) frame { return c.f.about(from, quotedFrom, quotedTo, 8) }
-		hook := func(from string) (desired.Program, int) {
-			if e, ok, _ := c.Endpoint(c.f.addr(from)); ok && e.Index != 0 {
-				return desired.FromPod, e.Index
-			}
-			return desired.FromNetwork, lo
-		}
 		send := func(f frame, from, want string) {
 			c.t.Helper()
-			p, link := hook(from)
+			p, link := c.hookOf(from)
 			c.expect(p, link, 0, f, want)
 		}
 		toClient, toServer := about("192.0.2.2", w.client, w.server), about("192.0.2.2", w.server, w.client)
@@ -143,7 +137,7 @@ func hostOf(at string) string {
 func TestAnErrorAboutAPingPasses(t *testing.T) {
 	inFamilies(t, func(t *testing.T, c court) {
 		c.isolate("10.0.1.2", closed, 200)
-		c.row(200, 0, 0, all(allow))
+		c.row(200, 0, 0, all(letPass))
 		ask := c.ping("10.0.1.2", "10.0.2.7", false, 9)
 		kind, proto := byte(1), byte(protoICMP6)
 		if c.f.ipv4 {
@@ -175,7 +169,7 @@ func TestNeighboursAreNoBusinessOfPolicies(t *testing.T) {
 func TestATruncatedPacketIsNeverLetPass(t *testing.T) {
 	inCourt(t, func(t *testing.T, c court) {
 		c.isolate("10.0.1.3", 100, 0)
-		c.row(100, 0, 0, span(0, 0, 1), span(1, 65535, allow))
+		c.row(100, 0, 0, span(0, 0, 1), span(1, 65535, letPass))
 		whole := c.f.packet("10.0.1.2:5", "10.0.1.3:0").bytes()
 		for n := 14; n < len(whole); n++ {
 			v, err := c.Run(desired.FromPod, lo, whole[:n])

@@ -79,7 +79,7 @@ func TestAnAnswerThroughTheStackIsJudgedBeforeItIsTranslated(t *testing.T) {
 		c.leave(c.a, "10.0.1.2:5", "10.0.1.3:8080", "")
 		c.pod("10.0.1.3:8080", "10.0.1.2:5", "to stack", last, flags(tcpSYN|tcpACK))
 		c.leave(c.b, "10.0.1.3:8080", "10.0.1.2:5", "", flags(tcpSYN|tcpACK))
-		c.leave(c.b, "10.0.1.3:8080", "10.0.1.2:6", toIngress, flags(tcpACK))
+		c.leave(c.b, "10.0.1.3:8080", "10.0.1.2:6", toEgress, flags(tcpACK))
 	})
 }
 

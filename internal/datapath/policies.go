@@ -106,7 +106,8 @@ func (d *Datapath) SyncPolicies(changed policy.Changes) error {
 }
 
 // ResyncPolicies reads the maps and makes them say what all says, and nothing else. Rulesets that endpoints still name
-// stay until those are swapped. What is there and right is left alone: a restart writes nothing.
+// stay until those are swapped. What is there and right is left alone: a restart writes nothing. What a first call finds to be
+// done is no news.
 func (d *Datapath) ResyncPolicies(all policy.Changes) ([]Change, error) {
 	s := &d.policies
 	w := policyWriter{d: d, s: s, again: true}

@@ -150,7 +150,7 @@ func note[K any](w *policyWriter, table string, keys []K, verb string) {
 	if w.s.wrote != nil {
 		w.s.wrote()
 	}
-	if !w.again {
+	if !w.again || w.first {
 		return
 	}
 	for _, k := range keys {

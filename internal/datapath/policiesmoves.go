@@ -197,6 +197,7 @@ func (w *policyWriter) lengths() *[129]int {
 // planAddresses plans addresses. While prefixes move, each address that is to move has a row of its own.
 func (w *policyWriter) planAddresses() (m moves[bpfAddr]) {
 	s, lengths, shifting := w.s, w.lengths(), len(w.prefixes) > 0
+	m.keys, m.classes = make([]bpfAddr, 0, len(w.addresses)), make([]policy.ID, 0, len(w.addresses))
 	for k, t := range w.addresses {
 		have, present := s.classes.now[k]
 		if !present && t.gone || present && !t.gone && have == t.class {

@@ -74,7 +74,7 @@ func (w *policyWriter) doom(p pair) {
 		return
 	}
 	put(&w.s.doomed, p, time.Time{})
-	if _, left := w.s.left[p.ruleset]; w.again && !left {
+	if _, left := w.s.left[p.ruleset]; w.again && !w.first && !left {
 		w.changes = append(w.changes, Change{"rules", fmt.Sprintf("%x of class %x", p.ruleset, p.class), "delete"})
 	}
 }

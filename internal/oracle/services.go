@@ -1,5 +1,5 @@
 // Package oracle answers straight from the cluster's objects what the datapath should do. It is slow, short, and shares
-// no code with what it judges; only tests import it.
+// no code with what it judges. Tests judge by it, and `polder explain` answers with it.
 package oracle
 
 import (

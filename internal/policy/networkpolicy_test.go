@@ -131,6 +131,21 @@ func TestANamedPortIsThatOfTheDestination(t *testing.T) { // 17
 	w.dropped(packet{out, "10.0.2.1", cluster.UDP, 9090})
 }
 
+func TestANamedPortFollowsThePod(t *testing.T) { // 17, 22
+	w := newWorld(t)
+	http := on(rule(anywhere("*", "*")), named(cluster.TCP, "http"))
+	w.np("a/p", "*", rules(http), rules(http))
+	for _, port := range []uint16{9090, 7070} {
+		w.pod("b/x", "n2", "app=x", "10.0.2.1", cluster.PodPort{Name: "http", Protocol: cluster.TCP, Port: port})
+		w.pod("a/web", "n1", "app=web", "10.0.1.1", cluster.PodPort{Name: "http", Protocol: cluster.TCP, Port: port + 1})
+		w.passes(packet{out, "10.0.2.1", cluster.TCP, port}, packet{in, "10.0.2.1", cluster.TCP, port + 1})
+		w.dropped(packet{out, "10.0.2.1", cluster.TCP, port + 1}, packet{out, "10.0.2.1", cluster.TCP, 16160 - port},
+			packet{in, "10.0.2.1", cluster.TCP, 16161 - port})
+	}
+	w.pod("b/x", "n2", "app=x", "10.0.2.1")
+	w.dropped(packet{out, "10.0.2.1", cluster.TCP, 7070})
+}
+
 func TestANamedPortOfAllPeersOrOfABlockIsThatOfThePodsThere(t *testing.T) { // 17
 	w := newWorld(t)
 	w.pod("b/x", "n2", "app=x", "10.0.2.1", cluster.PodPort{Name: "http", Protocol: cluster.TCP, Port: 9090})

@@ -2,7 +2,8 @@
 // node needs to judge packets of its pods: classes of addresses, rulesets over classes, and which rulesets a pod has.
 // It is pure.
 //
-// Two addresses are in one class if every selector and block that a policy of a local pod asks for treats them alike.
+// Two addresses are in one class if every selector, and every rule's list of blocks, that a policy of a local pod asks
+// for treats them alike.
 // Classes and rulesets are named by what they say, so that the names mean the same to every agent that ever ran here:
 // one that is restarted finds its rows in the kernel and has nothing to write.
 package policy
@@ -73,9 +74,13 @@ type Decider struct {
 }
 
 // Changes are what is different since the last Changes. Absent: as it was.
+//
+// An address that no selector matches has no entry of its own, even if it is in a block: its prefix says the same. A
+// prefix whose addresses are in no block, because all that hold it except it, has a class of its own that is not Others;
+// no ruleset has a row for it, so that it is treated as Others.
 type Changes struct {
 	Subjects  map[cluster.Name]*Subject // of local pods; nil: the pod is not known any more
-	Addresses map[netip.Addr]ID         // Others: of no class
+	Addresses map[netip.Addr]ID         // Others: it has no entry any more: if any, its prefix counts
 	Prefixes  map[netip.Prefix]ID       // the longest that holds an address counts, for addresses not in Addresses; Others: gone
 	Rulesets  map[ID]*Ruleset           // whole; nil: no subject has it any more
 }

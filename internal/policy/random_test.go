@@ -67,6 +67,23 @@ func (d dice) pod(n cluster.Name) *cluster.Pod {
 	return p
 }
 
+// touchUp changes one thing of a pod to what it is of another.
+func (d dice) touchUp(p cluster.Pod, other *cluster.Pod) *cluster.Pod {
+	switch d.IntN(5) {
+	case 0:
+		p.Labels = other.Labels
+	case 1:
+		p.Ports = other.Ports
+	case 2:
+		p.Addresses = other.Addresses
+	case 3:
+		p.Node = other.Node
+	case 4:
+		p.HostNetwork = other.HostNetwork
+	}
+	return &p
+}
+
 func (d dice) peer(own bool) cluster.PolicyPeer {
 	switch d.IntN(6) {
 	case 0:
@@ -171,6 +188,8 @@ func (s *state) step(d dice, t *policy.Table) {
 		p := d.pod(n)
 		if gone {
 			p = nil
+		} else if old := s.pods[n]; old != nil && d.one(2) {
+			p = d.touchUp(*old, p)
 		}
 		set(s.pods, n, p)
 		t.SetPod(n, p)

@@ -31,6 +31,10 @@ func (d dial) try() result {
 		r, err = d.tryUDP()
 	case full:
 		r, err = d.tryFull()
+	case reachTCP:
+		r, err = d.tryReachTCP()
+	case reachUDP:
+		r, err = d.tryReachUDP()
 	default:
 		err = fmt.Errorf("unknown kind of probe %q", d.Kind)
 	}

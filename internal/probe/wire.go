@@ -67,6 +67,10 @@ const (
 	tcp  kind = "tcp"
 	udp  kind = "udp"
 	full kind = "full-size" // one UDP datagram that fills the path's MTU, with "don't fragment" set
+
+	// Does a packet get there at all, whoever answers?
+	reachTCP kind = "reach-tcp"
+	reachUDP kind = "reach-udp"
 )
 
 // dial asks for one probe. The kernel chooses the source address: it is what is on trial.
@@ -84,6 +88,8 @@ type result struct {
 	Source netip.Addr `json:"source,omitzero"` // what the socket that sent calls itself
 	Answer *answer    `json:"answer,omitempty"`
 	Error  string     `json:"error,omitempty"`
+
+	Reached string `json:"reached,omitempty"` // reachTCP, reachUDP: how the receiver answered
 
 	LostFirst bool `json:"lostFirst,omitempty"` // the answer came to a packet that was sent again
 	MTU       int  `json:"mtu,omitempty"`       // full: the size of the IP packet that was sent

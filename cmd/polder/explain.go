@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/explain"
+	"github.com/polder-net/polder/lab"
+)
+
+// explainFlags are the flags of an explanation.
+type explainFlags struct {
+	objectsFlags
+	udp, sctp, icmp bool
+	all, diff       bool
+	cases, output   string
+}
+
+func explainPolicies(e env, args []string) error {
+	f := newFlags("explain", "FROM TO[:PORT] | --all | --cases DIR | --diff OLD NEW", `
+Says from the cluster's objects alone what becomes of a new connection: which backends a Service may choose, which way
+it goes, which policies select either end, which rule decides, and the verdict. It asks no agent and sends nothing.
+
+FROM and TO are pods, NAMESPACE/NAME; nodes, node/NAME; Services, svc/NAMESPACE/NAME, which NAMESPACE/NAME means, too,
+if there is no such pod; or any address. PORT is a number or a name; it may be missing where there is one only.
+With --all it answers for all pairs of pods, with --diff for all that change between two folders of manifests; of pods
+that declare no ports, at those that policies name.
+
+It reads a folder of manifests or the cluster of a kubeconfig: that of --manifests or --kubeconfig, else that of the lab
+that is up, else that of $KUBECONFIG or of the pod it runs in.
+The exit status is 0 when the connection is allowed (with --diff, when nothing changes), else 1; also when only some of
+a Service's backends are; and 2 when there is no answer.`)
+	var x explainFlags
+	x.add(e, f)
+	f.BoolVar(&x.udp, "udp", false, "a datagram, not a TCP connection")
+	f.BoolVar(&x.sctp, "sctp", false, "an SCTP association")
+	f.BoolVar(&x.icmp, "icmp", false, "an ICMP echo request, without a port")
+	f.BoolVar(&x.all, "all", false, "all pairs of pods at all ports that they declare")
+	f.StringVar(&x.cases, "cases", "", "as --all, for each folder of manifests in this `folder`")
+	f.BoolVar(&x.diff, "diff", false, "what changes from a folder of manifests to another")
+	f.StringVar(&x.output, "o", "", "print `json`, for programs, or text")
+	words, err := f.parse(e, args, "[FROM]", "[TO]")
+	if err == nil {
+		err = x.check(words)
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case x.diff:
+		return explainDiff(e, words[0], words[1], x.output)
+	case x.cases != "":
+		return explainCases(e, x)
+	case x.all:
+		return explainAll(e, x)
+	}
+	return explainOne(e, x, words[0], words[1])
+}
+
+// check finds what does not go together.
+func (x *explainFlags) check(words []string) error {
+	if x.output == "text" {
+		x.output = ""
+	}
+	if err := checkOutput("explain", x.output); err != nil {
+		return err
+	}
+	protocols, pairs := howMany(x.udp, x.sctp, x.icmp), howMany(x.all, x.diff, x.cases != "")
+	names := []string{"FROM", "TO"}
+	if x.diff {
+		names = []string{"OLD", "NEW"}
+	}
+	switch {
+	case protocols > 1:
+		return usagef("explain: of --udp, --sctp and --icmp only one can be meant")
+	case pairs > 1:
+		return usagef("explain: of --all, --cases and --diff only one can be meant")
+	case protocols > 0 && pairs > 0:
+		return usagef("explain: --all, --cases and --diff are about all protocols: leave --udp, --sctp and --icmp away")
+	case howMany(x.manifests != "", x.kubeconfig != "", x.cases != "") > 1:
+		return usagef("explain: of --manifests, --kubeconfig and --cases only one can be meant")
+	case x.diff && (x.manifests != "" || x.kubeconfig != ""):
+		return usagef("explain: --diff reads the folders OLD and NEW, neither --manifests nor --kubeconfig")
+	case pairs > 0 && !x.diff && len(words) > 0:
+		return usagef("explain: --all and --cases are about all pairs, not %q", words[0])
+	case (pairs == 0 || x.diff) && len(words) < 2:
+		return usagef("explain: %s is missing: see 'polder explain --help'", names[len(words)])
+	}
+	return nil
+}
+
+// howMany says how many are true.
+func howMany(list ...bool) (n int) {
+	for _, b := range list {
+		if b {
+			n++
+		}
+	}
+	return n
+}
+
+func (x explainFlags) protocol() cluster.Protocol {
+	switch {
+	case x.udp:
+		return cluster.UDP
+	case x.sctp:
+		return cluster.SCTP
+	case x.icmp:
+		return explain.ICMP
+	}
+	return cluster.TCP
+}
+
+func explainOne(e env, x explainFlags, from, to string) error {
+	c, err := x.cluster(context.Background(), e)
+	if err != nil {
+		return usagef("explain: %v", err)
+	}
+	host, port := splitPort(to)
+	if host == "" {
+		return usagef("explain: %q is no destination: want TO[:PORT]", to)
+	}
+	a, err := c.Ask(explain.Question{From: from, To: host, Port: port, Protocol: x.protocol()})
+	if err != nil {
+		return usagef("explain: %v", err)
+	}
+	if x.output == "json" {
+		if err := writeIndented(e.stdout, a); err != nil {
+			return err
+		}
+	} else {
+		writeExplanation(e.stdout, a)
+	}
+	if !a.Allowed {
+		return errFailed
+	}
+	return nil
+}
+
+// errNothingToRead says that nobody said where the objects are.
+var errNothingToRead = errors.New("no lab is up, and neither --manifests DIR nor --kubeconfig FILE is given")
+
+// objectsFlags say where a cluster's objects are.
+type objectsFlags struct{ manifests, kubeconfig, state string }
+
+func (o *objectsFlags) add(_ env, f *flags) {
+	f.StringVar(&o.manifests, "manifests", "", "read the manifests in this `folder`")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "read the cluster of this `file`")
+	f.StringVar(&o.state, "state", lab.DefaultState, "read the lab with this state `folder`, if it is up")
+}
