@@ -44,7 +44,8 @@ func mapsOf(n *lab.Node) (map[string]map[string]string, error) {
 
 // memories are maps that say what was, and who came, not what should be.
 func memories() []string {
-	return []string{"counts", "reserved", "affinities", "connected", "datagrams", "flows", "opening", "marks", "fragments", "work"}
+	return []string{"counts", "reserved", "affinities", "connected", "datagrams", "flows", "opening", "marks", "fragments", "work",
+		"epoch", "judged_flows", "judged_opening", "recents", "denied", "denials"}
 }
 
 func readMap(pin, name string, links map[uint32]string) (map[string]string, error) {
