@@ -76,6 +76,7 @@ func commands() []command {
 		{name: "pods", short: "the pods of this node", run: pods},
 		{name: "services", short: "the Services that this node serves", run: services},
 		{name: "trace", short: "where a packet to a Service, a pod or an address goes", run: trace},
+		{name: "drops", short: "what policies did not let pass on this node", run: drops},
 		{name: "explain", short: "whether a connection is allowed, why, and which way it goes", run: explainPolicies},
 		{name: "drops", short: "what policies did not let pass on this node", run: drops},
 		{name: "check", short: "prove with packets that the network keeps its laws", run: check},
