@@ -78,7 +78,6 @@ func commands() []command {
 		{name: "trace", short: "where a packet to a Service, a pod or an address goes", run: trace},
 		{name: "drops", short: "what policies did not let pass on this node", run: drops},
 		{name: "explain", short: "whether a connection is allowed, why, and which way it goes", run: explainPolicies},
-		{name: "drops", short: "what policies did not let pass on this node", run: drops},
 		{name: "check", short: "prove with packets that the network keeps its laws", run: check},
 		{name: "migrate", short: "from kube-proxy to Polder", group: migrateCommands()},
 		{name: "lab", short: "a cluster on this machine, to try things out", group: labCommands()},
