@@ -15,15 +15,17 @@ const (
 
 // loadProxy puts a table like that of kube-proxy's nftables mode into the current namespace: the same chains, hooks,
 // priorities and maps (pkg/proxy/nftables/proxier.go of Kubernetes 1.33 on), and so connection tracking.
-func loadProxy() error {
+func loadProxy() error { return loadTable("proxy table", proxyTable(Services, Backends)) }
+
+func loadTable(name, text string) error {
 	nft, err := exec.LookPath("nft")
 	if err != nil {
-		return fmt.Errorf("load proxy table: %w: install nftables", err)
+		return fmt.Errorf("load %s: %w: install nftables", name, err)
 	}
 	cmd := exec.Command(nft, "-f", "-")
-	cmd.Stdin = strings.NewReader(proxyTable(Services, Backends))
+	cmd.Stdin = strings.NewReader(text)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("load proxy table: %w: %s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("load %s: %w: %s", name, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

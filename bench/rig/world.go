@@ -19,6 +19,7 @@ type World struct {
 type Options struct {
 	Nodes int  // 1 or 2
 	Proxy bool // connection tracking and a table like kube-proxy's, on every node
+	Rules bool // policies by nftables: connection tracking, and rules for both pods, on every node
 	VXLAN bool // two nodes: packets go from node to node in the kernel's own tunnel
 }
 
@@ -93,6 +94,11 @@ func (w *World) routed(o Options) error {
 		}
 		if o.Proxy {
 			if err := In(f, loadProxy); err != nil {
+				return err
+			}
+		}
+		if o.Rules {
+			if err := In(f, loadRules); err != nil {
 				return err
 			}
 		}
