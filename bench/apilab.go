@@ -28,8 +28,11 @@ type apiLab struct {
 	config string
 }
 
+// content is what an API server is told of.
+type content interface{ Put(*apiserver.Server) }
+
 // startAPILab builds a lab, and has its agent read a content from an API server from then on.
-func (b *bench) startAPILab(ctx context.Context, c objects.Content) (l *apiLab, err error) {
+func (b *bench) startAPILab(ctx context.Context, c content) (l *apiLab, err error) {
 	up, err := b.startLab(ctx, "api", lab.Options{Nodes: 1})
 	if err != nil {
 		return nil, err

@@ -42,7 +42,7 @@ func measureAll(ctx context.Context, o options) (report.Report, error) {
 		return b.report, err
 	}
 	defer os.Remove(o.state) // the labs in it are gone
-	for _, part := range []func(context.Context) error{b.traffic, b.services, b.attachments} {
+	for _, part := range []func(context.Context) error{b.traffic, b.services, b.policies, b.attachments} {
 		if err := part(ctx); err != nil {
 			return b.report, err
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -189,16 +188,19 @@ func (h holdings) beyond(before holdings) float64 {
 }
 
 // residentMemory is a process's, in megabytes.
-func residentMemory(pid int) (float64, error) {
+func residentMemory(pid int) (float64, error) { return memoryOf(pid, "VmRSS") }
+
+// memoryOf is a figure of a process's memory, by its name in proc(5), in MB.
+func memoryOf(pid int, figure string) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read agent's memory: %w", err)
 	}
 	for _, line := range strings.Split(string(b), "\n") {
 		var kb float64
-		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kb); err == nil {
+		if _, err := fmt.Sscanf(line, figure+": %f kB", &kb); err == nil {
 			return kb / 1024, nil
 		}
 	}
-	return 0, errors.New("read agent's memory: no VmRSS")
+	return 0, fmt.Errorf("read agent's memory: no %s", figure)
 }

@@ -23,6 +23,7 @@ type experiment struct {
 	unit     string
 	metric   func(load.Result) float64
 	perCPU   bool // metric is by processor time itself
+	byCPU    bool // ratios are told by processor time, too, even without a bar
 	variants []variant
 	ratios   []ratio
 }
@@ -59,7 +60,7 @@ func (b *bench) compare(ctx context.Context, e experiment) error {
 	}
 	for _, q := range e.ratios {
 		b.add(e.row(q, "", e.unit, samples))
-		if q.bar != 0 && !e.perCPU {
+		if (q.bar != 0 || e.byCPU) && !e.perCPU {
 			q.bar = 0
 			b.add(e.row(q, ", per CPU second", strings.TrimSuffix(e.unit, "/s"), efficiency))
 		}

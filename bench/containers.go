@@ -28,24 +28,25 @@ type containers struct {
 type sandbox struct {
 	id    string
 	netns *os.File
+	name  string // of a pod of the API server's; empty: a container that Kubernetes knows nothing of
 }
 
 func newSandbox() (sandbox, error) {
 	var b [32]byte
 	rand.Read(b[:])
 	netns, err := rig.NewNetns()
-	return sandbox{hex.EncodeToString(b[:]), netns}, err
+	return sandbox{id: hex.EncodeToString(b[:]), netns: netns}, err
 }
 
 func (s sandbox) close() { s.netns.Close() }
 
 func (s sandbox) conf() *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{
-		ContainerID: s.id,
-		NetNS:       fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.netns.Fd()),
-		IfName:      "eth0",
-		Args:        [][2]string{{"IgnoreUnknown", "1"}}, // a pod with a name of Kubernetes' would wait for its policies
+	c := &libcni.RuntimeConf{ContainerID: s.id, NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.netns.Fd()), IfName: "eth0",
+		Args: [][2]string{{"IgnoreUnknown", "1"}}}
+	if s.name != "" { // ADD waits for what the API server says of it
+		c.Args = append(c.Args, [][2]string{{"K8S_POD_NAMESPACE", namespace}, {"K8S_POD_NAME", s.name}, {"K8S_POD_INFRA_CONTAINER_ID", s.id}}...)
 	}
+	return c
 }
 
 // add is ADD; it says how long it took and which addresses came of it.

@@ -59,7 +59,7 @@ type options struct {
 func parseOptions(args []string) (options, error) {
 	o := options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := f.String("only", "", "measure `these` alone: P1 to P8, C1 to C5, S1 to S9, comma-separated")
+	only := f.String("only", "", "measure `these` alone: P1 to P8, C1 to C5, S1 to S9, N1 to N5, comma-separated")
 	f.BoolVar(&o.quick, "quick", false, "fewer rounds, shorter ones: minutes instead of half an hour")
 	f.IntVar(&o.rounds, "rounds", 0, "`number` of rounds (default 15, quick 7)")
 	f.DurationVar(&o.slice, "slice", 0, "`time` for each variant in a round (default 2s, quick 400ms)")
@@ -83,7 +83,7 @@ func parseOptions(args []string) (options, error) {
 func (o options) complete() (options, error) {
 	for _, id := range o.only {
 		if !isMeasure(id) {
-			return o, fmt.Errorf("--only %s: there are P1 to P8, C1 to C5 and S1 to S9", id)
+			return o, fmt.Errorf("--only %s: there are P1 to P8, C1 to C5, S1 to S9 and N1 to N5", id)
 		}
 	}
 	if os.Geteuid() != 0 {
@@ -106,7 +106,7 @@ func (o *options) preset() {
 }
 
 func isMeasure(id string) bool {
-	last := map[string]string{"P": "8", "C": "5", "S": "9"}
+	last := map[string]string{"P": "8", "C": "5", "S": "9", "N": "5"}
 	return len(id) == 2 && id[1:] >= "1" && id[1:] <= last[id[:1]]
 }
 

@@ -59,12 +59,12 @@ func TestAFullRunWritesTheDocsAndNoOther(t *testing.T) {
 }
 
 func TestOnlyTakesTheMeasuresThereAre(t *testing.T) {
-	for _, id := range []string{"P1", "P8", "C1", "C5", "S1", "S9"} {
+	for _, id := range []string{"P1", "P8", "C1", "C5", "S1", "S9", "N1", "N5"} {
 		if !isMeasure(id) {
 			t.Errorf("%s is refused", id)
 		}
 	}
-	for _, id := range []string{"", "P0", "P9", "C6", "p1x", "S0", "X1"} {
+	for _, id := range []string{"", "P0", "P9", "C6", "p1x", "S0", "N0", "N6", "X1"} {
 		if isMeasure(id) {
 			t.Errorf("%q is taken", id)
 		}
