@@ -137,6 +137,11 @@ func (a *Agent) readLocal() (local cluster.Local, forgotten []cluster.LocalPod, 
 	if local.Tunnel, err = a.kernel.Tunnel(); err != nil {
 		return local, nil, fmt.Errorf("find tunnel device: %w", err)
 	}
+	if a.guardsOthers() {
+		if local.Gateways, err = a.kernel.Gateways(); err != nil {
+			return local, nil, fmt.Errorf("list gateways: %w", err)
+		}
+	}
 	if a.cfg.Options.Services {
 		if local.Translators, err = a.kernel.Translators(); err != nil {
 			return local, nil, err

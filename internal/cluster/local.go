@@ -35,6 +35,9 @@ type Local struct {
 	// Translators are others on this node that rewrite addresses in the kernel's conntrack.
 	Translators []Translator
 
+	// Gateways are the node's own addresses on links where another plugin's pods may be, where Polder guards those.
+	Gateways []netip.Addr
+
 	// Blocks: policies of the pods here have blocks of addresses in force.
 	Blocks bool
 

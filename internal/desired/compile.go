@@ -51,7 +51,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	if opts.Services && local.Cookie == 0 {
 		withoutSockets(t, self, snap.ServiceCIDRs)
 	}
-	for _, a := range self.Addresses {
+	for _, a := range slices.Concat(self.Addresses, local.Gateways) {
 		t.Endpoints[a] = route.Endpoint{}
 	}
 	for _, p := range local.Pods {

@@ -155,6 +155,20 @@ func TestTheNodesOwnAddressesAreTold(t *testing.T) {
 	}
 }
 
+func TestTheNodesAddressesBeforeAnotherPluginsPodsAreTold(t *testing.T) {
+	ns, one, two := testnet.New(t), testnet.New(t), testnet.New(t)
+	k := open(t, ns)
+	ns.Addr("lo", "10.96.0.1/32") // as kube-proxy keeps cluster IPs on a device of its own
+	for name, pod := range map[string]*testnet.NS{"veth1": one, "veth2": two} {
+		testnet.Pair(t, ns, name, pod, "eth0")
+		ns.Addr(name, "10.1.0.1/32")
+		ns.Addr(name, "fd00:1::1/128")
+	}
+	if got, err := k.Gateways(); err != nil || !slices.Equal(got, addrs("10.1.0.1", "fd00:1::1")) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestAnAddressBehindOurUnreachableRouteOrADefaultRouteIsFree(t *testing.T) {
 	n := aNode(t)
 	n.sync(t, n.tables())
