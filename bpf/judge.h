@@ -178,6 +178,8 @@ __noinline int judge_packet(struct packet *p)
 		answer = 1;
 	else if (!answer)
 		f = find_judged(&j->packet.tuple, &settled);
+	if (f && answer && f->flags & JUDGED_OWN) // by an address that is not known for the node's
+		j->home = 1;
 	if (!f && !begins && (j->late[0] || j->late[1]) && p->proto == IPPROTO_TCP) {
 		answer = bpf_ntohs(j->reverse.dport) < CLIENT_PORT && bpf_ntohs(j->reverse.sport) >= CLIENT_PORT;
 		begins = 1;

@@ -97,6 +97,7 @@ __noinline int admit_own(struct __sk_buff *ctx, struct packet *p)
 		return GO_ON;
 	set_packet(ctx, p, w);
 	w->judging.home = 1;
+	w->judging.flags |= JUDGED_OWN;
 	set_end(&w->judging, 0, NULL);
 	set_end(&w->judging, 1, NULL);
 	judge_packet(p);

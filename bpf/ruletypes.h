@@ -47,6 +47,7 @@ struct class_key {
 enum judged_flags {
 	JUDGED_ANSWERED = 1 << 0, // a packet has come back
 	JUDGED_CLOSING = 1 << 1,  // one of them was a FIN or RST
+	JUDGED_OWN = 1 << 2,	  // the node itself opened it: it passes whatever the rules say
 };
 
 // A flow with an isolated end on this node, by the tuple of the packets of whoever opened it. Its answers pass.

@@ -204,6 +204,7 @@ type bpfJudgedFlags uint32
 const (
 	bpfJudgedFlagsJUDGED_ANSWERED bpfJudgedFlags = 1
 	bpfJudgedFlagsJUDGED_CLOSING  bpfJudgedFlags = 2
+	bpfJudgedFlagsJUDGED_OWN      bpfJudgedFlags = 4
 )
 
 type bpfMac struct {

@@ -79,6 +79,11 @@ func TestAPodAnswersItsNodeWhateverItMayBeginThere(t *testing.T) {
 		c.expect(desired.FromPod, c.b, 0, c.ping("10.0.1.3", "192.0.2.1", true, 3), "to stack")
 		c.expect(desired.FromPod, c.b, 0, c.ping("10.0.1.3", "192.0.2.1", false, 4), toEgress)
 
+		c.leave(0, "203.0.113.7:5", "10.0.1.3:80", "") // an address of the node that its object does not name
+		c.row(7, 0, 0, all(0))
+		c.pod("10.0.1.3:80", "203.0.113.7:5", "to stack", flags(tcpSYN|tcpACK))
+		c.pod("10.0.1.3:7", "203.0.113.7:80", toEgress)
+
 		c.row(7, 70, 0, all(letPass))
 		c.pod("10.0.1.3:7", "192.0.2.1:10250", "to stack")
 	})
