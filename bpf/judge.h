@@ -65,7 +65,6 @@ static __always_inline void set_packet(struct __sk_buff *ctx, struct packet *p, 
 	j->way = UNTRACKED;
 	if (is_icmp(p))
 		set_ping(ctx, p, j);
-	turn_round(&j->reverse, &j->packet.tuple);
 }
 
 static __always_inline struct recent *recent_of(const struct tuple *t)
@@ -172,6 +171,7 @@ __noinline int judge_packet(struct packet *p)
 	j->packet.ticks = now_ticks();
 	if (is_recent(j))
 		return GO_ON;
+	turn_round(&j->reverse, &j->packet.tuple);
 	if (answer || (j->way == UNTRACKED && !j->certain))
 		f = find_judged(&j->reverse, &settled);
 	if (f)
@@ -229,7 +229,7 @@ __noinline int judge(struct __sk_buff *ctx, struct packet *p, struct endpoint *t
 	w->judging.home = to && !to->ifindex;
 	if (w->judging.home && w->judging.packet.egress[0] <= RULESET_CLOSED)
 		return GO_ON;
-	if (find_ports(ctx, p) < 0)
+	if (p->fragment && find_ports(ctx, p) < 0)
 		return -DROP_FRAGMENT;
 	if (is_icmp_error(p) && is_related(ctx, p))
 		return GO_ON;

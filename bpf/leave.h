@@ -27,13 +27,13 @@ __noinline int find_way(struct __sk_buff *ctx)
 		return UNTRACKED;
 	j = &w->judging;
 	began = j->packet.tuple;
+	turn_round(&j->reverse, &began);
 	answers = find_tracked(ctx, &j->reverse, &began, &translated);
 	if (answers == UNTRACKED)
 		return UNTRACKED;
 	j->packet.tuple = began;
 	if (answers == FORWARD)
 		turn_round(&j->packet.tuple, &began);
-	turn_round(&j->reverse, &j->packet.tuple);
 	return answers == FORWARD ? BACKWARD : FORWARD;
 }
 
