@@ -10,11 +10,11 @@
 enum { CLIENT_PORT = 32768 }; // clients' ports begin here (ip_local_port_range), servers' are below
 
 // Is an end of the packet isolated? Nothing more is looked up where none is. To: the pod that it goes to, or the node,
-// or NULL; a pod is never isolated from its node, nor from itself.
+// or NULL; a pod is never isolated from itself.
 static __always_inline _Bool is_isolated(const struct __sk_buff *ctx, const struct packet *p, const struct config *cfg,
 					 const struct endpoint *to)
 {
-	if (to && (!to->ifindex || to->ifindex == ctx->ifindex))
+	if (to && to->ifindex && to->ifindex == ctx->ifindex)
 		return 0;
 	return cfg->policies && (p->isolated || (to && to->egress | to->ingress));
 }
@@ -182,7 +182,7 @@ __noinline int judge_packet(struct packet *p)
 		answer = bpf_ntohs(j->reverse.dport) < CLIENT_PORT && bpf_ntohs(j->reverse.sport) >= CLIENT_PORT;
 		begins = 1;
 	}
-	rc = judge_flow(p, answer);
+	rc = j->home && (answer || !begins) ? GO_ON : judge_flow(p, answer);
 	if (rc != GO_ON || (!f && !begins))
 		return rc;
 	return remember_judged(j, f, settled, answer);
@@ -216,13 +216,17 @@ __noinline int is_related(struct __sk_buff *ctx, struct packet *p)
 	return find_judged(&j->packet.tuple, &settled) || find_judged(&j->reverse, &settled);
 }
 
-// May this packet of an isolated pod pass? To: the pod that it goes to, NULL: none of this node.
+// May this packet of an isolated pod pass? To: the pod that it goes to, or the node, NULL: neither. To its own node a
+// pod may always answer; what it begins there, its rules say.
 __noinline int judge(struct __sk_buff *ctx, struct packet *p, struct endpoint *to)
 {
 	struct work *w = get_work();
 
 	if (!p || !w)
 		return -DROP_INGRESS_DENIED;
+	w->judging.home = to && !to->ifindex;
+	if (w->judging.home && w->judging.packet.egress[0] <= RULESET_CLOSED)
+		return GO_ON;
 	if (find_ports(ctx, p) < 0)
 		return -DROP_FRAGMENT;
 	if (is_icmp_error(p) && is_related(ctx, p))

@@ -74,7 +74,31 @@ __noinline int judge_leaving(struct __sk_buff *ctx, struct packet *p)
 	to = bpf_map_lookup_elem(&endpoints, &dst);
 	if ((!is_isolated_pod(from) && !is_isolated_pod(to)) || (from && to && from->ifindex == to->ifindex))
 		return GO_ON;
+	w->judging.home = 0;
 	set_end(&w->judging, 0, from);
 	set_end(&w->judging, 1, to);
 	return judge_packet(p);
+}
+
+// What the node itself sends to a pod passes. Where the pod's own packets are judged, it is remembered, so that the pod
+// may answer.
+__noinline int admit_own(struct __sk_buff *ctx, struct packet *p)
+{
+	struct work *w = get_work();
+	struct endpoint *to;
+	struct addr dst;
+
+	if (!p || !w)
+		return GO_ON;
+	dst = p->dst;
+	to = bpf_map_lookup_elem(&endpoints, &dst);
+	if (!to || to->egress <= RULESET_CLOSED || is_neighbour_discovery(p) || is_icmp_error(p) ||
+	    find_ports(ctx, p) < 0)
+		return GO_ON;
+	set_packet(ctx, p, w);
+	w->judging.home = 1;
+	set_end(&w->judging, 0, NULL);
+	set_end(&w->judging, 1, NULL);
+	judge_packet(p);
+	return GO_ON;
 }

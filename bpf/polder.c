@@ -244,8 +244,8 @@ int to_pod(struct __sk_buff *ctx)
 
 	if (!cfg || !(cfg->services || cfg->policies) || parse(ctx, &p) != GO_ON)
 		return TC_ACT_UNSPEC;
-	if (cfg->policies && ctx->ingress_ifindex && ctx->ingress_ifindex != ctx->ifindex) {
-		rc = judge_leaving(ctx, &p);
+	if (cfg->policies && ctx->ingress_ifindex != ctx->ifindex) {
+		rc = ctx->ingress_ifindex ? judge_leaving(ctx, &p) : admit_own(ctx, &p);
 		if (rc != GO_ON)
 			return finish(ctx, rc);
 	}

@@ -88,6 +88,7 @@ struct judging {
 	_Bool late[2];	  // they are: see struct endpoint
 	_Bool begins;	  // it may be the first of a flow
 	_Bool certain;	  // and cannot be an answer
+	__u32 home;	  // 1: it is between a pod and its own node
 	__u32 way;	  // enum way: what the kernel's table says of it
 	enum judged_flags flags;
 };

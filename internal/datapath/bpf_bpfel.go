@@ -386,9 +386,9 @@ type bpfWork struct {
 		Late    [2]bool
 		Begins  bool
 		Certain bool
+		Home    uint32
 		Way     uint32
 		Flags   bpfJudgedFlags
-		_       [4]byte
 	}
 }
 

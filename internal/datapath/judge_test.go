@@ -57,6 +57,33 @@ func TestAClosedPodHearsItsNodeAndItself(t *testing.T) {
 	})
 }
 
+// What a pod begins at its own node is judged, for a cluster's policy may forbid it. What it answers is not.
+func TestAPodAnswersItsNodeWhateverItMayBeginThere(t *testing.T) {
+	inCourt(t, func(t *testing.T, c court) {
+		c.isolate("10.0.1.3", closed, 7)
+		c.class("192.0.2.1", 70)
+		c.row(7, 70, 0, all(0))
+		c.row(7, 0, 0, all(letPass))
+		c.pod("10.0.1.3:7", "192.0.2.1:10250", toEgress)
+		c.remembered(0, 0)
+
+		c.leave(0, "192.0.2.1:5", "10.0.1.3:80", "")
+		c.pod("10.0.1.3:80", "192.0.2.1:5", "to stack", flags(tcpSYN|tcpACK))
+		c.leave(0, "192.0.2.1:5", "10.0.1.3:80", "", flags(tcpACK))
+		c.pod("10.0.1.3:80", "192.0.2.1:5", "to stack", flags(tcpACK))
+		c.remembered(1, 0)
+		if c.f.protocol == cluster.TCP {
+			c.pod("10.0.1.3:81", "192.0.2.1:6", "to stack", flags(tcpACK)) // of a connection from before it was isolated
+		}
+		c.runIn(desired.ToPod, c.b, 0, c.ping("192.0.2.1", "10.0.1.3", false, 3).bytes())
+		c.expect(desired.FromPod, c.b, 0, c.ping("10.0.1.3", "192.0.2.1", true, 3), "to stack")
+		c.expect(desired.FromPod, c.b, 0, c.ping("10.0.1.3", "192.0.2.1", false, 4), toEgress)
+
+		c.row(7, 70, 0, all(letPass))
+		c.pod("10.0.1.3:7", "192.0.2.1:10250", "to stack")
+	})
+}
+
 func TestAClassPassesByItsPorts(t *testing.T) {
 	inCourt(t, func(t *testing.T, c court) {
 		proto := byte(c.f.protocol)

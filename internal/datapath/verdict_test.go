@@ -150,6 +150,9 @@ func (r *verdictRig) judge(p oracle.Packet) {
 		r.forget()
 	}
 	set := []byte{tcpSYN, tcpSYN, tcpSYN, tcpACK, tcpFIN | tcpACK, tcpSYN | tcpACK}[r.IntN(6)]
+	if e, own := r.rows[p.Dst]; own && e.Index == 0 {
+		set = tcpSYN // what begins nothing may be an answer to the pod's node
+	}
 	by := r.decides(want)
 	for _, h := range r.way(p) {
 		r.counts[string(h.program)]++

@@ -22,7 +22,7 @@ func (s *Side) Because() string {
 		}
 		return fmt.Sprintf("is denied: %s %s it, and none of %s rules matches", strings.Join(placed, ", "), does, their)
 	case "own node":
-		return "is allowed: a pod and its own node always reach each other"
+		return "is allowed: no NetworkPolicy parts a pod from its own node"
 	case "itself":
 		return "is allowed: a pod always reaches itself"
 	}

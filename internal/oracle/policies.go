@@ -61,7 +61,7 @@ const (
 	ByRule   Reason = "rule"     // a rule of By[0]
 	Isolated Reason = "isolated" // By isolate the pod, and no rule of theirs matches
 	Default  Reason = "default"  // no policy says anything: allowed
-	OwnNode  Reason = "own node" // the peer is the node where the pod runs: allowed
+	OwnNode  Reason = "own node" // the peer is the node where the pod runs: it may send, and NetworkPolicies let the pod send there
 	Itself   Reason = "itself"   // the peer is the pod: allowed
 )
 
@@ -128,9 +128,9 @@ func (s side) judge() *Judgement {
 	switch {
 	case s.peer == s.packet.otherThan(s.peer) || s.Pod(s.peer) == s.subject:
 		j.Allowed, j.Reason = true, Itself
-	case s.isOwnNode():
+	case s.isOwnNode() && !s.egress:
 		j.Allowed, j.Reason = true, OwnNode
-	case j.decideCluster(AdminTier) || j.decideNetworkPolicies() || j.decideCluster(BaselineTier):
+	case j.decideCluster(AdminTier) || j.decideNetworkPolicies(s.isOwnNode()) || j.decideCluster(BaselineTier):
 	default:
 		j.Allowed, j.Reason = true, Default
 	}
@@ -160,8 +160,8 @@ func (j *Judgement) decideCluster(tier Tier) bool {
 	return false
 }
 
-// decideNetworkPolicies always decides if there are any.
-func (j *Judgement) decideNetworkPolicies() bool {
+// decideNetworkPolicies always decides if there are any. They keep no pod from its own node.
+func (j *Judgement) decideNetworkPolicies(ownNode bool) bool {
 	for _, a := range j.Asked {
 		if a.Tier != NetworkPolicyTier {
 			continue
@@ -173,10 +173,13 @@ func (j *Judgement) decideNetworkPolicies() bool {
 		}
 		j.By = append(j.By, a.Policy)
 	}
-	if len(j.By) > 0 {
+	isolated := len(j.By) > 0
+	if isolated && ownNode {
+		j.Allowed, j.Reason, j.By = true, OwnNode, nil
+	} else if isolated {
 		j.Reason = Isolated
 	}
-	return len(j.By) > 0
+	return isolated
 }
 
 func (j *Judgement) decidedBy(a Asked) {

@@ -28,6 +28,7 @@ type atom struct {
 	text string
 	kind kind
 
+	own   bool            // of nodes: this one alone
 	space *space          // of pods: the namespaces
 	pods  labels.Selector // of pods, or of nodes
 	any   []cluster.Label // of pods: those that match have one of them; empty: not known
@@ -46,6 +47,7 @@ type atom struct {
 type spec struct {
 	text  string
 	kind  kind
+	own   bool // of nodes: this one alone
 	space spaceKey
 	peer  cluster.PolicyPeer
 	port  string
@@ -136,7 +138,7 @@ func (t *Table) acquire(s spec, user *program) *atom {
 		case pods:
 			a.space, a.any = t.enterSpace(s.space, s.peer.Namespaces), required(a.pods)
 		case nodes:
-			a.pods = s.peer.Nodes
+			a.pods, a.own = s.peer.Nodes, s.own
 		case block:
 			for _, b := range s.blocks {
 				a.blocks = append(a.blocks, &members{a, b.Block, b.Except})

@@ -153,7 +153,7 @@ func (t *Table) settleNodes() {
 		for i := range t.nodeList {
 			n := &t.nodeList[i]
 			for _, a := range t.nodeAtoms {
-				if !a.pods.Matches(&n.Labels) {
+				if a.own && n.Name != t.node || !a.own && !a.pods.Matches(&n.Labels) {
 					continue
 				}
 				for _, addr := range n.Addresses {

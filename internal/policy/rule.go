@@ -44,6 +44,15 @@ func compileRules(object, own string, list []cluster.PolicyRule) []*rule {
 	return rules
 }
 
+// ownNode is what NetworkPolicies say of packets to the node that a pod is on: whatever their rules, they pass. A
+// ClusterNetworkPolicy may forbid them.
+func ownNode() *rule {
+	r := &rule{decider: Decider{Rule: -1}, action: cluster.Accept, allPorts: true, peerText: "own node\n",
+		peers: []spec{{kind: nodes, own: true, text: "own node"}}}
+	r.seal()
+	return r
+}
+
 func (r *rule) setPeers(peers []cluster.PolicyPeer, own string) {
 	for _, p := range peers {
 		if s, possible := specOf(p, own); possible {

@@ -190,6 +190,8 @@ func (s *subject) compile(d int, selecting []*clusterPolicy, isolating []*networ
 	}
 	if len(p.isolators) == 0 {
 		tier(2, cluster.Baseline)
+	} else if d == egress {
+		p.add(1, []*rule{ownNode()}, s.pod)
 	}
 	if len(p.rules) == 0 && len(p.isolators) == 0 {
 		return nil

@@ -113,9 +113,11 @@ func (m *Model) Judge(p oracle.Packet) (allowed bool, egress, ingress *policy.De
 		return true, nil, nil
 	}
 	allowed = true
-	if from != nil && !m.isNodeOf(from, p.Dst) {
+	if from != nil {
 		t := m.nodes[from.Node]
-		allowed, egress = t.judge(t.subject(from).Egress, p.Dst, p)
+		if rules := t.subject(from).Egress; rules != policy.Closed || !m.isNodeOf(from, p.Dst) {
+			allowed, egress = t.judge(rules, p.Dst, p)
+		}
 	}
 	if to != nil && !m.isNodeOf(to, p.Src) {
 		t, passes := m.nodes[to.Node], false
