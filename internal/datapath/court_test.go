@@ -163,6 +163,14 @@ func only(port uint16) []bpfSpan {
 	return []bpfSpan{span(0, port-1, 1), span(port, port, letPass|2), span(port+1, 65535, 1)}
 }
 
+// passing is skb with the link that a packet had come in by.
+type passing struct {
+	_       [36]byte
+	Ingress uint32
+	Ifindex uint32
+	_       [148]byte
+}
+
 // runIn runs a program on a packet that leaves by, or comes in by, a link, and had come in by another.
 func (c court) runIn(p desired.Program, ifindex, ingress int, b []byte) string {
 	c.t.Helper()
@@ -170,12 +178,7 @@ func (c court) runIn(p desired.Program, ifindex, ingress int, b []byte) string {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	context := struct {
-		_       [36]byte
-		Ingress uint32
-		Ifindex uint32
-		_       [148]byte
-	}{Ingress: uint32(ingress), Ifindex: uint32(ifindex)}
+	context := passing{Ingress: uint32(ingress), Ifindex: uint32(ifindex)}
 	opts := ebpf.RunOptions{Data: b, DataOut: make([]byte, len(b)+256), Context: context, Repeat: 1}
 	c.ns.Do(func() { _, err = c.programs[p].Run(&opts) })
 	if err != nil {

@@ -35,6 +35,7 @@ type policies struct {
 	left    map[policy.ID]time.Time
 	entered map[policy.ID]bool
 	doomed  map[pair]time.Time // rows that nobody wants
+	strict  map[pair]rules     // rows to be put when no pod leaves their ruleset any more
 
 	written Writes
 	wrote   func() // for tests: after each row
@@ -133,9 +134,13 @@ func (d *Datapath) ResyncPolicies(all policy.Changes) ([]Change, error) {
 }
 
 // SwappedPolicies says that every endpoint has the ruleset that it should have since the last sync. It makes recent
-// verdicts worthless.
+// verdicts worthless. After an error, the next sync must be ResyncPolicies.
 func (d *Datapath) SwappedPolicies(now time.Time) error {
 	s := &d.policies
+	if err := d.tighten(); err != nil {
+		s.known = false
+		return err
+	}
 	start(s.left, now)
 	start(s.doomed, now)
 	start(s.emptied, now)

@@ -103,14 +103,11 @@ func (r *policyRig) step(next policyWorld, again bool) {
 	r.swap()
 }
 
-// tear notes which rulesets some pods leave while others enter them: what they all agree on is not always known.
+// tear notes which rulesets some pods leave while others enter or keep them: what they all agree on is not always known.
 func (r *policyRig) tear(next policy.Changes, unknown bool) {
-	left, entered := map[policy.ID]bool{}, map[policy.ID]bool{}
+	left := map[policy.ID]bool{}
 	for id := range r.d.policies.left {
 		left[id] = true
-	}
-	for id := range r.d.policies.entered {
-		entered[id] = true
 	}
 	subject := func(c policy.Changes, n int) (s policy.Subject) {
 		if p := c.Subjects[podName(n)]; p != nil {
@@ -121,14 +118,14 @@ func (r *policyRig) tear(next policy.Changes, unknown bool) {
 	for n := range 4 {
 		a, b := subject(r.said, n), subject(next, n)
 		if a.Ingress != b.Ingress {
-			left[a.Ingress], entered[b.Ingress] = true, true
+			left[a.Ingress] = true
 		}
 		if a.Egress != b.Egress {
-			left[a.Egress], entered[b.Egress] = true, true
+			left[a.Egress] = true
 		}
 	}
 	for id := range next.Rulesets {
-		if unknown || left[id] && entered[id] {
+		if unknown || left[id] { // and entered, or kept: who just left may be judged by what those who keep it are
 			put(&r.torn, id, true)
 		}
 	}
@@ -222,4 +219,55 @@ func (r *policyRig) expectFresh() {
 	if changes, err := r.d.ResyncPolicies(r.said); err != nil || len(changes) > 0 || r.d.RetiredPolicies() {
 		r.t.Fatalf("not at rest: %v, %v", changes, err)
 	}
+}
+
+// Some pods leave a ruleset and others keep it, while a peer gets another class: those that stay deny what is denied now as
+// soon as the others have left, and lose nothing before.
+func TestWhatIsDeniedAnewWaitsForNoPodThatLeaves(t *testing.T) {
+	d, at := openTest(t), time.Now()
+	x, y := &text{rules: []rule{{label: 0, allow: true, last: 65535}}}, &text{rules: []rule{{label: 1, allow: true, last: 65535}}}
+	peer := peers()[1]
+	old := policyWorld{map[cluster.Name][2]*text{podName(0): {x}, podName(1): {x}, podName(2): {y}}, map[netip.Addr]labels{peer: 1}, map[netip.Prefix]labels{}}
+	next := old.clone()
+	next.pods[podName(0)], next.labels[peer] = [2]*text{y}, 2
+	expect := func(when string, want ...bool) {
+		t.Helper()
+		s := stateOf(t, d)
+		for n, want := range want {
+			if _, passes := (packet{pod: n, peer: peer, protocol: cluster.TCP, port: 80}).passes(func() kernelState { return s }); passes != want {
+				t.Errorf("%s, pod %d: %v", when, n, passes)
+			}
+		}
+	}
+	swap := func(c policy.Changes) {
+		for n := range 3 {
+			if err := d.PutEndpoint(podAddr(n), endpointOf(*c.Subjects[podName(n)], 100+n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.SwappedPolicies(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.ResyncPolicies(old.all()); err != nil {
+		t.Fatal(err)
+	}
+	swap(old.all())
+	for d.RetiredPolicies() {
+		at = at.Add(retireAfter)
+		if err := d.RetirePolicies(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("before", true, true, false)
+	if err := d.SyncPolicies(since(old.all(), next.all())); err != nil {
+		t.Fatal(err)
+	}
+	expect("written", true, true)
+	swap(next.all())
+	expect("swapped", true, false, true)
+	if err := d.RetirePolicies(at.Add(retireAfter)); err != nil {
+		t.Fatal(err)
+	}
+	expect("retired", true, false, true)
 }

@@ -114,10 +114,12 @@ func TestFullMapsOfPoliciesCloseTheirPods(t *testing.T) {
 					expectNotLooser(t, d, big)
 				}
 				at = at.Add(retireAfter)
-				if _, err := follow(t, d, small, at); err != nil && table == bpfMapRules {
+				_, err := follow(t, d, small, at)
+				if err != nil && table == bpfMapRules {
 					at = at.Add(retireAfter)
 					_, err = follow(t, d, small, at)
-				} else if err != nil {
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
 				settlePolicies(t, d, at)

@@ -2,6 +2,8 @@ package datapath
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -19,7 +21,8 @@ import (
 //   - Else by way of a passing class, which has the rows of x in the rulesets that pods leave and those of y in all
 //     others: to that one at once, and to y when all pods have their rulesets.
 //
-// A ruleset that some pods leave and others enter lets pass of a passing class what passes by both.
+// A ruleset that some pods leave and others enter lets pass of a passing class what passes by both. So does one that some
+// leave and others keep, as soon as those have left: what is denied anew waits for nothing.
 
 // step is a place's way from one class to another.
 type step struct{ from, to policy.ID }
@@ -85,6 +88,9 @@ func (w *policyWriter) pass(from, to policy.ID) policy.ID {
 		switch {
 		case left && wanted && s.entered[id] && s.tells(id, from, to):
 			w.putClass(id, class, s.both(r, from, to))
+		case left && wanted && s.tells(id, from, to): // rows of the same protocols now and later: none comes between two look-ups
+			w.putClass(id, class, s.both(r, from, from))
+			put(&s.strict, pair{id, class}, rulesOf(class, s.both(r, from, to)))
 		case left:
 			w.putClass(id, class, s.rowsOf(r, from))
 		case wanted:
@@ -92,6 +98,25 @@ func (w *policyWriter) pass(from, to policy.ID) policy.ID {
 		}
 	}
 	return class
+}
+
+// tighten makes rulesets that pods have left, and others have kept, strict with passing classes.
+func (d *Datapath) tighten() error {
+	s := &d.policies
+	w := policyWriter{d: d, s: s}
+	for p, strict := range s.strict {
+		if s.uses[p.class] > 0 {
+			w.putRows(p.ruleset, strict)
+			w.doom(p)
+		}
+	}
+	s.strict = nil
+	w.flushRules()
+	if len(w.errs) > 0 {
+		w.closeUnfit()
+		return fmt.Errorf("write policies: %w", errors.Join(w.errs...))
+	}
+	return nil
 }
 
 // rowsOf are the rows that judge a class; none: those of Others do. A class with rows of its own need not have one for
@@ -114,12 +139,16 @@ func (w *policyWriter) putClass(id, class policy.ID, of map[cluster.Protocol]pol
 	if len(of) == 0 {
 		return
 	}
+	w.putRows(id, rulesOf(class, of))
+	w.doom(pair{id, class})
+}
+
+func rulesOf(class policy.ID, of map[cluster.Protocol]policy.Row) rules {
 	rows := rules{}
 	for p, row := range of {
 		rows[policy.Key{Class: class, Protocol: p}] = row
 	}
-	w.putRows(id, rows)
-	w.doom(pair{id, class})
+	return rows
 }
 
 // moves are the writes of one table of places.

@@ -5,13 +5,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/oracle"
 	"github.com/polder-net/polder/internal/oracle/cases"
-	"github.com/polder-net/polder/internal/policy"
 	"github.com/polder-net/polder/internal/watch"
 )
 
@@ -23,42 +21,11 @@ var (
 // packetsOfOne is how many packets a random cluster is asked about.
 const packetsOfOne = 50
 
-// differ says what is different between the oracle's answer and the model's: the verdict, or who decided.
-func differ(want oracle.Ruling, m *cases.Model, p oracle.Packet) string {
-	allowed, egress, ingress := m.Judge(p)
-	if allowed != want.Allowed || !isSame(want.Egress, egress) || !isSame(want.Ingress, ingress) {
-		return "oracle: " + want.String() + "\nmodel:  " + text(allowed, egress, ingress)
-	}
-	return ""
-}
-
-func text(allowed bool, egress, ingress *policy.Decider) string {
-	out := map[bool]string{true: "allowed", false: "denied"}[allowed]
-	for name, d := range map[string]*policy.Decider{"egress": egress, "ingress": ingress} {
-		if d != nil {
-			out += ", " + name + " by " + filepath.Join(d.Objects...) + " " + d.Name
-		}
-	}
-	return out
-}
-
-// isSame compares who decided. Where nothing is looked up, that is nobody, and so it is by default.
-func isSame(j *oracle.Judgement, d *policy.Decider) bool {
-	if j == nil || d == nil {
-		return d == nil && (j == nil || j.Allowed && j.Reason != oracle.ByRule && j.Reason != oracle.Isolated)
-	}
-	var by []string
-	for _, p := range j.By {
-		by = append(by, p.String())
-	}
-	return slices.Equal(by, d.Objects) && j.Rule == d.Rule && j.RuleName == d.Name
-}
-
 func TestTheModelAnswersEveryScenarioAsTheOracleDoes(t *testing.T) {
 	for _, s := range scenarios(t) {
 		m := cases.NewModel(watch.Once("scenario.yaml", s.Manifests))
 		for _, c := range s.Connections {
-			if diff := differ(s.Objects.Judge(c.Packet), m, c.Packet); diff != "" {
+			if diff := m.Differs(c.Packet, s.Objects.Judge(c.Packet)); diff != "" {
 				t.Errorf("%s: %s\n%s", filepath.Base(s.Path), c.Text, diff)
 			}
 		}
@@ -76,7 +43,7 @@ func TestTheModelAnswersCyclonusAsTheOracleDoes(t *testing.T) {
 			m := cases.NewModel(cases.Snapshot(o))
 			for _, p := range cases.Tried(o) {
 				asked++
-				if diff := differ(o.Judge(p), m, p); diff != "" {
+				if diff := m.Differs(p, o.Judge(p)); diff != "" {
 					t.Errorf("%s, state %d: %v\n%s", c.Name, i, p, diff)
 				}
 			}
@@ -100,7 +67,7 @@ func ask(t *testing.T, d *cases.Dice, o *oracle.Objects, m *cases.Model, of uint
 	for range packetsOfOne {
 		p := d.Packet(o)
 		want := o.Judge(p)
-		if diff := differ(want, m, p); diff != "" {
+		if diff := m.Differs(p, want); diff != "" {
 			file := filepath.Join(os.TempDir(), "polder-policies.json")
 			_ = os.WriteFile(file, cases.Manifests(o), 0o644)
 			t.Fatalf("-seed=%d: %v\n%s\nproblems %v\nthe cluster is in %s", of, p, diff, m.Snapshot.Problems, file)
