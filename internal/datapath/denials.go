@@ -25,16 +25,6 @@ type Denial struct {
 	Index               int // of the pod's link
 }
 
-// denial is struct denial of bpf/types.h.
-type denial struct {
-	Tuple    bpfTuple
-	Ruleset  uint64
-	Decision uint32
-	Ifindex  uint32
-	Ingress  uint32
-	Unused   uint32
-}
-
 // Denials calls tell with every packet that is denied from now on, until the context ends. Where they come faster than
 // they are read, some are missing: Denied counts them all. It may run beside everything else, once.
 func (d *Datapath) Denials(ctx context.Context, tell func(Denial)) error {
@@ -61,7 +51,7 @@ func (d *Datapath) Denials(ctx context.Context, tell func(Denial)) error {
 }
 
 func decodeDenial(sample []byte) (Denial, error) {
-	var e denial
+	var e bpfDenial
 	if err := binary.Read(bytes.NewReader(sample), binary.NativeEndian, &e); err != nil {
 		return Denial{}, fmt.Errorf("read denial of %d bytes: %w", len(sample), err)
 	}

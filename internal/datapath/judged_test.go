@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf/btf"
-
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/policy"
 )
@@ -39,7 +37,7 @@ func TestJudgedFlowsEndWhenNothingUsedThemForLong(t *testing.T) {
 }
 
 func TestADenialSaysWhoAndWhy(t *testing.T) {
-	e := denial{Tuple: bpfTuple{Src: encodeAddr(netip.MustParseAddr("10.0.1.2")), Dst: encodeAddr(netip.MustParseAddr("10.0.2.3")),
+	e := bpfDenial{Tuple: bpfTuple{Src: encodeAddr(netip.MustParseAddr("10.0.1.2")), Dst: encodeAddr(netip.MustParseAddr("10.0.2.3")),
 		Sport: encodePort(4000), Dport: encodePort(80), Proto: 6}, Ruleset: 77, Decision: 3, Ifindex: 9, Ingress: 1}
 	var b bytes.Buffer
 	if err := binary.Write(&b, binary.NativeEndian, e); err != nil {
@@ -51,17 +49,6 @@ func TestADenialSaysWhoAndWhy(t *testing.T) {
 	}
 	if _, err := decodeDenial(b.Bytes()[1:]); err == nil {
 		t.Error("a short one is no error")
-	}
-	spec, err := loadBpf()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s *btf.Struct
-	if spec.Types.TypeByName("denial", &s) != nil {
-		t.Skip("no program tells of denials yet")
-	}
-	if int(s.Size) != b.Len() {
-		t.Errorf("a denial is %d bytes, the programs' is %d", b.Len(), s.Size)
 	}
 }
 
