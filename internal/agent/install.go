@@ -119,7 +119,7 @@ func (a *Agent) chainable() []string {
 
 // missingPlugins says what does not work without them.
 func (a *Agent) missingPlugins() []cluster.Problem {
-	what := map[string]string{"portmap": "hostPort", "bandwidth": "the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth"}
+	what := map[string]string{"portmap": "hostPort does", "bandwidth": "the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth do"}
 	var problems []cluster.Problem
 	if a.off() {
 		return nil
@@ -127,7 +127,7 @@ func (a *Agent) missingPlugins() []cluster.Problem {
 	for _, name := range a.chainable() {
 		if !slices.Contains(a.chained(), name) {
 			problems = append(problems, cluster.Problem{Object: "Node/" + a.cfg.Node, Message: fmt.Sprintf(
-				"%s does not work here: there is no %s; install the reference CNI plugins", what[name], filepath.Join(a.cfg.CNIBin, name))})
+				"%s not work here: there is no %s; install the reference CNI plugins", what[name], filepath.Join(a.cfg.CNIBin, name))})
 		}
 	}
 	return problems
