@@ -84,7 +84,7 @@ func (r *Rig) installNetwork(ctx context.Context) error {
 				return err
 			}
 		}
-		list, err := pointToPoint(cidrs[i])
+		list, err := pointToPoint(cidrs[i], r.Plan.Policies == "on")
 		if err != nil {
 			return err
 		}
@@ -108,8 +108,9 @@ func (r *Rig) installPolicyAPI(ctx context.Context) error {
 	return err
 }
 
-// pointToPoint is the plugin list of the baseline: reference plugins only, no masquerading.
-func pointToPoint(cidrs []string) ([]byte, error) {
+// pointToPoint is the plugin list of the baseline: reference plugins only, no masquerading; behind them Polder's, if its
+// agent is to guard the pods.
+func pointToPoint(cidrs []string, guarded bool) ([]byte, error) {
 	var ranges [][]map[string]string
 	var routes []map[string]string
 	for _, cidr := range cidrs {
@@ -120,14 +121,15 @@ func pointToPoint(cidrs []string) ([]byte, error) {
 		}
 		routes = append(routes, map[string]string{"dst": everything})
 	}
-	list, err := json.Marshal(map[string]any{
-		"cniVersion": "1.0.0", "name": "baseline",
-		"plugins": []map[string]any{
-			{"type": "ptp", "ipMasq": false, "ipam": map[string]any{"type": "host-local", "ranges": ranges, "routes": routes}},
-			{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}, "snat": true},
-			{"type": "bandwidth", "capabilities": map[string]bool{"bandwidth": true}},
-		},
-	})
+	plugins := []map[string]any{
+		{"type": "ptp", "ipMasq": false, "ipam": map[string]any{"type": "host-local", "ranges": ranges, "routes": routes}},
+		{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}, "snat": true},
+		{"type": "bandwidth", "capabilities": map[string]bool{"bandwidth": true}},
+	}
+	if guarded {
+		plugins = append(plugins, map[string]any{"type": "polder-cni"})
+	}
+	list, err := json.Marshal(map[string]any{"cniVersion": "1.0.0", "name": "baseline", "plugins": plugins})
 	if err != nil {
 		return nil, fmt.Errorf("write plugin list: %w", err)
 	}

@@ -62,7 +62,7 @@ func TestPodCIDRsComeInTheOrderOfTheNodes(t *testing.T) {
 }
 
 func TestTheBaselinePluginListHasARangeAndARouteForEachFamily(t *testing.T) {
-	content, err := pointToPoint([]string{"10.244.1.0/24", "fd00:244:0:1::/64"})
+	content, err := pointToPoint([]string{"10.244.1.0/24", "fd00:244:0:1::/64"}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
