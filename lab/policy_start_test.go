@@ -225,7 +225,7 @@ func spray(from traffic.End, prefixes []netip.Prefix, but []netip.AddrPort, port
 			if p.Addr().Is4() != from.Addr.Is4() {
 				continue
 			}
-			for i, a := 0, p.Addr(); i < 64; i, a = i+1, a.Next() {
+			for i, a := 0, p.Addr(); i < 255; i, a = i+1, a.Next() { // a node has no more, and gives them all before one again
 				if at := netip.AddrPortFrom(a, port); !slices.Contains(but, at) {
 					conn.WriteToUDPAddrPort([]byte("spray"), at)
 				}
@@ -234,7 +234,7 @@ func spray(from traffic.End, prefixes []netip.Prefix, but []netip.AddrPort, port
 		select {
 		case <-stop:
 			return
-		case <-after(2):
+		case <-after(4):
 		}
 	}
 }
