@@ -37,6 +37,10 @@ type policies struct {
 	doomed  map[pair]time.Time // rows that nobody wants
 	strict  map[pair]rules     // rows to be put when no pod leaves their ruleset any more
 
+	// Classes of which rulesets do not let pass all that they should yet, and since when all pods have theirs.
+	held      map[policy.ID]map[policy.ID]bool
+	heldSince map[policy.ID]time.Time
+
 	written Writes
 	wrote   func() // for tests: after each row
 	rounds  rounds
@@ -143,6 +147,7 @@ func (d *Datapath) SwappedPolicies(now time.Time) error {
 	}
 	start(s.left, now)
 	start(s.doomed, now)
+	start(s.heldSince, now)
 	start(s.emptied, now)
 	s.classes.start(now)
 	s.blocks.start(now)

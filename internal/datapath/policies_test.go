@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -30,8 +31,13 @@ type policyRig struct {
 	guesses int // packets that are dropped since it is not known which pod goes which way
 }
 
+// smallMaps have room enough, and are read in no time.
+func smallMaps() map[string]uint32 {
+	return map[string]uint32{bpfMapRules: 4096, bpfMapClasses: 128, bpfMapBlocks: 128, bpfMapEndpoints: 64}
+}
+
 func newPolicyRig(t *testing.T, dice policyDice) *policyRig {
-	r := &policyRig{t: t, d: openTest(t), dice: dice, at: time.Now(), packets: packets(),
+	r := &policyRig{t: t, d: openSized(t, smallMaps()), dice: dice, at: time.Now(), packets: packets(),
 		world: policyWorld{map[cluster.Name][2]*text{}, map[netip.Addr]labels{}, map[netip.Prefix]labels{}}}
 	if _, err := r.d.ResyncPolicies(r.world.all()); err != nil {
 		t.Fatal(err)
@@ -83,7 +89,7 @@ func (r *policyRig) step(next policyWorld, again bool) {
 		r.d.policies.wrote = nil
 		dir := r.d.dir
 		r.d.Close()
-		r.d = reopen(r.t, dir)
+		r.d = reopenSized(r.t, dir, smallMaps())
 	}
 	r.truths = append(r.truths, truthOf(next))
 	r.look()
@@ -172,7 +178,7 @@ func (r *policyRig) pass(long time.Duration) {
 }
 
 func TestNoPacketIsJudgedByWhatNeitherOldNorNewPoliciesSay(t *testing.T) {
-	seed := rand.Uint64()
+	seed := cmp.Or(*seedFlag, rand.Uint64())
 	t.Logf("seed %d", seed)
 	dice := policyDice{rand.New(rand.NewPCG(seed, 0))}
 	r := newPolicyRig(t, dice)
@@ -180,7 +186,7 @@ func TestNoPacketIsJudgedByWhatNeitherOldNorNewPoliciesSay(t *testing.T) {
 	for range 8 {
 		texts = append(texts, dice.text())
 	}
-	for n := range 40 {
+	for n := range cmp.Or(*casesFlag, 40) {
 		if dice.IntN(3) == 0 {
 			texts[dice.IntN(len(texts))] = dice.text()
 		}
@@ -207,7 +213,7 @@ func (r *policyRig) expectFresh() {
 			r.t.Fatalf("something waits for ever: %+v %+v %v %v", r.d.policies.classes.late, r.d.policies.blocks.late, r.d.policies.left, r.d.policies.doomed)
 		}
 	}
-	fresh := openTest(r.t)
+	fresh := openSized(r.t, smallMaps())
 	defer fresh.Close()
 	if _, err := fresh.ResyncPolicies(r.said); err != nil {
 		r.t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 func (w *policyWriter) readBack() error {
 	s, d := w.s, w.d
 	w.before.classes, w.before.blocks = s.classes.late, s.blocks.late
-	next := policies{subjects: s.subjects, wanted: s.wanted, left: s.left, entered: s.entered, emptied: s.emptied, doomed: map[pair]time.Time{}, strict: s.strict, begun: s.begun,
+	next := policies{subjects: s.subjects, wanted: s.wanted, left: s.left, entered: s.entered, emptied: s.emptied, doomed: map[pair]time.Time{}, strict: s.strict, held: s.held, heldSince: s.heldSince, begun: s.begun,
 		written: s.written, wrote: s.wrote, unfit: s.unfit, protocols: map[cluster.Protocol]bool{0: true}, uses: map[policy.ID]int{}}
 	err := errors.Join(eachRow(d.maps[bpfMapClasses], func(k bpfAddr, class policy.ID) { next.setAddress(k, target{class: class}) }),
 		eachRow(d.maps[bpfMapBlocks], func(k bpfClassKey, class policy.ID) { next.setBlock(k, target{class: class}) }),

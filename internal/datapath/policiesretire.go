@@ -32,6 +32,7 @@ func (d *Datapath) RetirePolicies(now time.Time) error {
 	w.stillInUse(named, now)
 	if !w.stuck(named) {
 		w.forgetLeft(now)
+		w.release(now)
 		err = w.finish(now)
 	}
 	for p, since := range s.doomed {

@@ -87,9 +87,12 @@ func effective(r rules, class policy.ID, protocol cluster.Protocol) policy.Row {
 	return nil
 }
 
-// tells says whether a ruleset, as it is in the map, treats two classes differently.
+// tells says whether a ruleset, as it is in the map, treats two classes differently; or will when it holds nothing back.
 func (s *policies) tells(id, a, b policy.ID) bool {
-	r := s.rules[id]
+	return s.differ(s.rules[id], a, b) || s.held[id] != nil && s.differ(s.wanted[id], a, b)
+}
+
+func (s *policies) differ(r rules, a, b policy.ID) bool {
 	if a == b || len(r) == 0 || !s.has(r, a) && !s.has(r, b) {
 		return false
 	}

@@ -45,7 +45,10 @@ func (w *policyWriter) writeRulesets() {
 	for _, id := range ids {
 		want := w.rulesets[id]
 		if want != nil {
+			want = w.hold(id, want)
 			w.putRows(id, want)
+		} else {
+			s.forgetHeld(id)
 		}
 		for key := range s.rules[id] {
 			if _, ok := want[key]; ok {
@@ -62,6 +65,8 @@ func (w *policyWriter) writeRulesets() {
 		want, wanted := s.wanted[p.ruleset]
 		switch {
 		case wanted && s.has(want, p.class):
+			delete(s.doomed, p)
+		case wanted && s.held[p.ruleset][p.class]:
 			delete(s.doomed, p)
 		case wanted && s.aims[p.class] > 0: // rows that were made up in a ruleset that is wanted again
 			w.deletePair(p)

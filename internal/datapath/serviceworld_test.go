@@ -156,7 +156,12 @@ func servedOf(t testing.TB, change ...func(*desired.Tables)) *Datapath {
 // openSized is openTest with maps of other sizes.
 func openSized(t testing.TB, sizes map[string]uint32) *Datapath {
 	t.Helper()
-	dir := openTest(t).dir
+	return reopenSized(t, openTest(t).dir, sizes)
+}
+
+// reopenSized is reopen with maps of other sizes.
+func reopenSized(t testing.TB, dir string, sizes map[string]uint32) *Datapath {
+	t.Helper()
 	spec, err := loadBpf()
 	if err != nil {
 		t.Fatal(err)
