@@ -31,6 +31,10 @@ type policies struct {
 	// Classes that no place has any more, though a program may have just read that one does.
 	emptied map[policy.ID]time.Time
 
+	// An earlier process may have left such classes, and this one cannot know which: until a while after its first swaps.
+	blind      bool
+	blindSince time.Time
+
 	// Rulesets that a pod leaves, until no program can judge by them for it any more; those that a pod enters, until it has.
 	left    map[policy.ID]time.Time
 	entered map[policy.ID]bool
@@ -132,7 +136,9 @@ func (d *Datapath) ResyncPolicies(all policy.Changes) ([]Change, error) {
 		s.known = false
 		return nil, err
 	}
-	w.first, s.begun, s.known = !s.begun, true, true
+	w.first = !s.begun
+	s.blind = s.blind || w.first
+	s.begun, s.known = true, true
 	err := w.sync()
 	return w.changes, err
 }
@@ -152,6 +158,10 @@ func (d *Datapath) SwappedPolicies(now time.Time) error {
 	s.classes.start(now)
 	s.blocks.start(now)
 	clear(s.entered)
+	if s.blindSince.IsZero() {
+		s.blindSince = now
+	}
+	s.blind = s.blind && !over(s.blindSince, now)
 	return d.BumpEpoch()
 }
 

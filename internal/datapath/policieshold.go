@@ -86,7 +86,7 @@ func (w *policyWriter) changing(have, want rules) map[policy.ID]bool {
 // mayBeFound says whether a program may find, or just have found, that a place has a class.
 func (w *policyWriter) mayBeFound(class policy.ID) bool {
 	_, recently := w.s.emptied[class]
-	return w.first || recently || class == policy.Others || w.s.uses[class] > 0
+	return w.s.blind || recently || class == policy.Others || w.s.uses[class] > 0
 }
 
 // looser says whether rows that are wanted let pass of a class what those that are there do not.

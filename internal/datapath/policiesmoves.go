@@ -68,7 +68,7 @@ func (w *policyWriter) choose(from, to policy.ID) policy.ID {
 // mayCopy says whether rows of class may be made up in rulesets that are to go.
 func (w *policyWriter) mayCopy(in []policy.ID, class policy.ID) bool {
 	s := w.s
-	if _, recently := s.emptied[class]; w.first || recently || class == policy.Others || class == plain || s.uses[class] > 0 || w.into[class] {
+	if _, recently := s.emptied[class]; s.blind || recently || class == policy.Others || class == plain || s.uses[class] > 0 || w.into[class] {
 		return false
 	}
 	for _, id := range in {
