@@ -186,7 +186,7 @@ func TestNoPacketIsJudgedByWhatNeitherOldNorNewPoliciesSay(t *testing.T) {
 	for range 8 {
 		texts = append(texts, dice.text())
 	}
-	for n := range cmp.Or(*casesFlag, 40) {
+	for n := range cmp.Or(*casesFlag, 25) {
 		if dice.IntN(3) == 0 {
 			texts[dice.IntN(len(texts))] = dice.text()
 		}
