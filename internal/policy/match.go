@@ -15,8 +15,6 @@ type match struct {
 	refs  int
 }
 
-func (m *match) empty() bool { return len(m.atoms) == 0 }
-
 // matches holds every match that is in use.
 type matches map[string]*match
 

@@ -13,14 +13,11 @@ import (
 // MaxSpans is how many spans a row has at most.
 const MaxSpans = 1536
 
-// stages are the tiers, with NetworkPolicies between them.
-const stages = 3
-
 // program is all that is asked of a subject in one direction. Subjects that are asked the same share one.
 type program struct {
 	direction int
 	rules     []*rule
-	stage     []int    // of each rule; ascending
+	stage     []int    // of each rule: 0 Admin, 1 NetworkPolicies, 2 Baseline; ascending
 	isolators []string // NetworkPolicies that isolate
 	digest    digest
 
