@@ -67,10 +67,8 @@ __noinline int guard_arp(struct __sk_buff *ctx, struct packet *p)
 	__builtin_memcpy(arp.target_mac, arp.sender_mac, 6);
 	__builtin_memcpy(arp.sender_ip, &target.word[3], 4);
 	__builtin_memcpy(arp.sender_mac, &ep->host_mac, 6);
-	p->to = ep->pod_mac;
-	p->from = ep->host_mac;
 	if (bpf_skb_store_bytes(ctx, ETH_HLEN, &arp, sizeof(arp), 0) < 0 ||
-	    bpf_skb_store_bytes(ctx, 0, &p->to, 2 * sizeof(struct mac), 0) < 0)
+	    set_macs(ctx, &ep->pod_mac, &ep->host_mac) < 0)
 		return -DROP_MALFORMED;
 	return TO_SENDER;
 }

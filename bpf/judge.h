@@ -67,33 +67,52 @@ static __always_inline void set_packet(struct __sk_buff *ctx, struct packet *p, 
 		set_ping(ctx, p, j);
 }
 
-static __always_inline struct recent *recent_of(const struct tuple *t)
-{
-	__u32 hash = (t->src.word[3] * 0x9e3779b1 ^ t->dst.word[3] ^ t->sport << 16 ^ t->dport) * 0x85ebca6b;
-	__u32 index = hash >> 20; // of 4096
+enum { MOMENT = 8 }; // a shift of jiffies: 0.25 to 2.5 s. They are a load, a clock of ns is a call.
 
+static __always_inline struct recent *recent_of(__be32 src, __be32 dst, __u32 ports)
+{
+	__u32 index, hash = (src ^ ports) * 0x9e3779b1 ^ dst;
+
+	hash = (hash ^ hash >> 16) * 0x85ebca6b; // what differs most may be the upper bits
+	index = hash >> 20;			 // of 4096
 	return bpf_map_lookup_elem(&recents, &index);
-}
-
-static __always_inline _Bool is_recent(const struct judging *j)
-{
-	const __u64 *a = (const __u64 *)recent_of(&j->packet.tuple), *b = (const __u64 *)&j->packet;
-	__u64 differ = 0;
-
-	if (!a || j->certain || j->flags)
-		return 0;
-#pragma unroll
-	for (__u32 i = 0; i < sizeof(struct recent) / sizeof(*a); i++)
-		differ |= a[i] ^ b[i];
-	return !differ;
 }
 
 static __always_inline void set_recent(const struct judging *j)
 {
-	struct recent *r = recent_of(&j->packet.tuple);
+	const struct tuple *t = &j->packet.tuple;
+	struct recent *r = recent_of(t->src.word[3], t->dst.word[3], t->sport << 16 | t->dport);
 
-	if (r && !j->certain && !j->flags)
+	if (r)
 		*r = j->packet;
+}
+
+// Are the rulesets of the packet's source still those that it was judged by?
+static __always_inline _Bool has_same_sender(const struct packet *p, const struct recent *r)
+{
+	struct work *w = p->isolated ? get_work() : NULL;
+
+	return w ? r->egress[0] == w->judging.packet.egress[0] && r->ingress[0] == w->judging.packet.ingress[0]
+		 : !p->isolated && r->egress[0] == RULESET_OPEN && r->ingress[0] == RULESET_OPEN;
+}
+
+// Did the same packet pass a moment ago, by what is in force now?
+static __always_inline _Bool is_recent(const struct packet *p, const struct endpoint *to)
+{
+	__u32 zero = 0, *e;
+	struct recent *r;
+
+	if (!p->ports || p->fragment || p->served || p->tcp & (TCP_FIN | TCP_SYN | TCP_RST))
+		return 0;
+	r = recent_of(p->src.word[3], p->dst.word[3], p->sport << 16 | p->dport);
+	if (!r)
+		return 0;
+	e = bpf_map_lookup_elem(&epoch, &zero);
+	if (!e || (r->epoch ^ *e) | (r->moment ^ (__u32)(bpf_jiffies64() >> MOMENT)) | (r->tuple.sport ^ p->sport) |
+			  (r->tuple.dport ^ p->dport) | (r->tuple.proto ^ p->proto))
+		return 0;
+	return addr_equal(&r->tuple.src, &p->src) && addr_equal(&r->tuple.dst, &p->dst) && has_same_sender(p, r) &&
+	       r->egress[1] == (to ? to->egress : RULESET_OPEN) && r->ingress[1] == (to ? to->ingress : RULESET_OPEN);
 }
 
 // What the ruleset of one of the packet's ends says of the flow of a tuple.
@@ -129,7 +148,7 @@ __noinline int judge_flow(struct packet *p, __u32 answer)
 static __always_inline int remember_judged(struct judging *j, struct judged *f, _Bool settled, _Bool answer)
 {
 	struct tuple *t = answer ? &j->reverse : &j->packet.tuple;
-	struct judged now = {.used = j->packet.ticks, .flags = j->flags | (answer ? JUDGED_ANSWERED : 0)};
+	struct judged now = {.used = now_ticks(), .flags = j->flags | (answer ? JUDGED_ANSWERED : 0)};
 
 	if (f && !j->certain)
 		now.flags |= f->flags;
@@ -168,9 +187,7 @@ __noinline int judge_packet(struct packet *p)
 	answer = j->way == BACKWARD;
 	begins = j->begins || j->way != UNTRACKED;
 	j->packet.epoch = e ? *e : 0;
-	j->packet.ticks = now_ticks();
-	if (is_recent(j))
-		return GO_ON;
+	j->packet.moment = bpf_jiffies64() >> MOMENT;
 	turn_round(&j->reverse, &j->packet.tuple);
 	if (answer || (j->way == UNTRACKED && !j->certain))
 		f = find_judged(&j->reverse, &settled);
@@ -222,8 +239,11 @@ __noinline int is_related(struct __sk_buff *ctx, struct packet *p)
 // pod may always answer; what it begins there, its rules say.
 __noinline int judge(struct __sk_buff *ctx, struct packet *p, struct endpoint *to)
 {
-	struct work *w = get_work();
+	struct work *w;
 
+	if (p && is_recent(p, to))
+		return GO_ON;
+	w = get_work();
 	if (!p || !w)
 		return -DROP_INGRESS_DENIED;
 	w->judging.home = to && !to->ifindex;

@@ -7,13 +7,6 @@
 
 enum { ICMP_CODE_PORT = 3, ICMP6_UNREACHABLE = 1, ICMP6_CODE_PORT = 4, REFUSAL_TTL = 64 };
 
-static __always_inline int send_back(struct __sk_buff *ctx, struct packet *p)
-{
-	struct mac macs[2] = {p->from, p->to};
-
-	return bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0);
-}
-
 // The segment itself becomes the reset (RFC 9293, 3.10.7.1), with its own length, so that checksums change by what is
 // changed here and no more.
 static __always_inline int reset(struct __sk_buff *ctx, struct packet *p, struct work *w)
@@ -34,7 +27,7 @@ static __always_inline int reset(struct __sk_buff *ctx, struct packet *p, struct
 	    bpf_skb_store_bytes(ctx, p->l4, &new, sizeof(new), 0) < 0)
 		return -DROP_MALFORMED;
 	w->forward = (struct flow){.src = p->dst, .dst = p->src, .sport = p->dport, .dport = p->sport};
-	if (rewrite(ctx, p) < 0 || send_back(ctx, p) < 0)
+	if (rewrite(ctx, p) < 0 || set_macs(ctx, &p->from, &p->to) < 0)
 		return -DROP_MALFORMED;
 	return REFUSED;
 }

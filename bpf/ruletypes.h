@@ -56,11 +56,11 @@ struct judged {
 	enum judged_flags flags;
 };
 
-// A packet that was judged a moment ago: the same again needs no look-ups.
+// A packet that has passed: the same again, in the same moment, needs no look-ups.
 struct recent {
 	struct tuple tuple;
-	__u32 epoch; // of the tables
-	__u32 ticks;
+	__u32 epoch;		     // of the tables
+	__u32 moment;		     // that it was judged in
 	__u64 egress[2], ingress[2]; // rulesets of its source and of its destination; of nobody here: open
 };
 

@@ -29,14 +29,6 @@ static __always_inline void set_address(struct bpf_sock_addr *ctx, _Bool ipv6, c
 	ctx->user_ip6[3] = a->word[3];
 }
 
-// Sockets have no address yet: the namespace stands for the client.
-static __always_inline struct addr client_of(__u64 cookie)
-{
-	struct addr a = {{0, 0, cookie >> 32, (__u32)cookie}};
-
-	return a;
-}
-
 // The frontend that a socket asks for. A loopback address is one only for the node's own processes (a hostPort on
 // 127.0.0.1): a pod's loopback is the pod's.
 static __always_inline struct frontend *frontend_of(struct bpf_sock_addr *ctx, const struct addr *a, __u64 cookie)
@@ -64,7 +56,7 @@ static __always_inline _Bool is_nobodys(struct bpf_sock_addr *ctx, const struct 
 static __always_inline enum chosen choose_for(struct bpf_sock_addr *ctx, const struct frontend *f, __u64 cookie,
 					      _Bool v4, struct backend *b)
 {
-	struct addr client = client_of(cookie);
+	struct addr client = {{0, 0, cookie >> 32, (__u32)cookie}}; // sockets have no address yet: their namespace
 	struct config *cfg = get_config();
 	__u32 slot;
 
@@ -105,11 +97,8 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, _Bool ipv6)
 	t = bpf_sk_storage_get(&connected, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!t)
 		return ALLOW;
-	t->generation = f->generation;
-	t->addr = a;
-	t->port = ctx->user_port;
-	t->backend = b;
-	t->set = 1;
+	*t = (struct translation){
+		.generation = f->generation, .addr = a, .port = ctx->user_port, .set = 1, .backend = b};
 	set_address(ctx, ipv6, &b.addr, b.port);
 	return ALLOW;
 }
@@ -165,10 +154,7 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, _Bool ipv6)
 		}
 		if (!t)
 			t = &all->of[all->next++ % (sizeof(all->of) / sizeof(all->of[0]))];
-		t->backend = b;
-		t->addr = a;
-		t->port = ctx->user_port;
-		t->set = 1;
+		*t = (struct translation){.addr = a, .port = ctx->user_port, .set = 1, .backend = b};
 	}
 	t->generation = f->generation;
 	set_address(ctx, ipv6, &t->backend.addr, t->backend.port);
@@ -187,6 +173,15 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	return on_sendmsg(ctx, 1);
 }
 
+static __always_inline _Bool name_of(struct bpf_sock_addr *ctx, _Bool ipv6, const struct translation *t,
+				     const struct backend *b)
+{
+	if (!t->set || !backend_equal(&t->backend, b))
+		return 0;
+	set_address(ctx, ipv6, &t->addr, t->port);
+	return 1;
+}
+
 // A name that the kernel tells a program: a backend's becomes that of the frontend which the program knows.
 static __always_inline int name_frontend(struct bpf_sock_addr *ctx, _Bool ipv6)
 {
@@ -194,20 +189,14 @@ static __always_inline int name_frontend(struct bpf_sock_addr *ctx, _Bool ipv6)
 	struct translation *t = bpf_sk_storage_get(&connected, ctx->sk, NULL, 0);
 	struct translations *all;
 
-	if (t && t->set && backend_equal(&t->backend, &b)) {
-		set_address(ctx, ipv6, &t->addr, t->port);
+	if (t && name_of(ctx, ipv6, t, &b))
 		return ALLOW;
-	}
 	all = bpf_sk_storage_get(&datagrams, ctx->sk, NULL, 0);
 	if (!all)
 		return ALLOW;
-	for (__u32 i = 0; i < sizeof(all->of) / sizeof(all->of[0]); i++) {
-		t = &all->of[i];
-		if (t->set && backend_equal(&t->backend, &b)) {
-			set_address(ctx, ipv6, &t->addr, t->port);
-			return ALLOW;
-		}
-	}
+	for (__u32 i = 0; i < sizeof(all->of) / sizeof(all->of[0]); i++)
+		if (name_of(ctx, ipv6, &all->of[i], &b))
+			break;
 	return ALLOW;
 }
 

@@ -61,7 +61,7 @@ static __always_inline int unreachable_v4(struct __sk_buff *ctx, struct packet *
 	u.ip.daddr = p->src.word[3];
 	u.ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&u.ip, sizeof(u.ip), 0));
 	if (make_room(ctx, sizeof(u)) < 0 || bpf_skb_store_bytes(ctx, ETH_HLEN, &u, sizeof(u), 0) < 0 ||
-	    send_back(ctx, p) < 0)
+	    set_macs(ctx, &p->from, &p->to) < 0)
 		return -DROP_MALFORMED;
 	return REFUSED;
 }
@@ -86,7 +86,7 @@ static __always_inline int unreachable_v6(struct __sk_buff *ctx, struct packet *
 	__builtin_memcpy(&u.ip.saddr, &p->dst, sizeof(p->dst));
 	__builtin_memcpy(&u.ip.daddr, &p->src, sizeof(p->src));
 	if (make_room(ctx, sizeof(u)) < 0 || bpf_skb_store_bytes(ctx, ETH_HLEN, &u, sizeof(u), 0) < 0 ||
-	    send_back(ctx, p) < 0)
+	    set_macs(ctx, &p->from, &p->to) < 0)
 		return -DROP_MALFORMED;
 	return REFUSED;
 }

@@ -277,7 +277,7 @@ type bpfRecent struct {
 	_       structs.HostLayout
 	Tuple   bpfTuple
 	Epoch   uint32
-	Ticks   uint32
+	Moment  uint32
 	Egress  [2]uint64
 	Ingress [2]uint64
 }
