@@ -55,7 +55,7 @@ __noinline __u32 read_row(__u64 ruleset, __u64 class, __u32 proto, __u32 port)
 			return part ? DECISION_NONE : ROW_MISSING;
 #pragma unroll
 		for (__u32 i = 0; i < SPANS; i++)
-			if (i < r->count && port <= r->spans[i].last)
+			if (port <= r->spans[i].last)
 				return r->spans[i].decision;
 	}
 	return DECISION_NONE;

@@ -33,10 +33,10 @@ struct span {
 	__u32 decision;
 };
 
+// Sorted, and without gaps from port 0 to the last. What is not used is zero: only a row's very first span can end with
+// port 0. (With no count beside them, an element is 128 bytes with all that the kernel adds: two lines of a cache.)
 struct rule {
-	struct span spans[SPANS]; // sorted, and without gaps from the first to the last
-	__u32 count;
-	__u32 unused;
+	struct span spans[SPANS];
 };
 
 struct class_key {

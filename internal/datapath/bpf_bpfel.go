@@ -314,10 +314,8 @@ type bpfReservation struct {
 }
 
 type bpfRule struct {
-	_      structs.HostLayout
-	Spans  [6]bpfSpan
-	Count  uint32
-	Unused uint32
+	_     structs.HostLayout
+	Spans [6]bpfSpan
 }
 
 type bpfRuleKey struct {

@@ -147,9 +147,9 @@ func span(first, last uint16, decision uint32) bpfSpan {
 // row writes what a ruleset says about a class and a protocol, in as many parts as it takes.
 func (c court) row(ruleset, class uint64, protocol uint8, spans ...bpfSpan) {
 	c.t.Helper()
-	for i := 0; i*6 < len(spans); i++ {
+	for i := 0; i*rowSpans < len(spans); i++ {
 		var r bpfRule
-		r.Count = uint32(copy(r.Spans[:], spans[i*6:]))
+		copy(r.Spans[:], spans[i*rowSpans:])
 		c.put(bpfMapRules, bpfRuleKey{Ruleset: ruleset, Class: class, Proto: protocol, Part: uint8(i)}, r)
 	}
 	c.change()

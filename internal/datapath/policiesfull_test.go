@@ -162,15 +162,18 @@ func TestRowsOfPoliciesThatOthersTouchAreRepaired(t *testing.T) {
 	rules, classes, blocks := d.maps[bpfMapRules], d.maps[bpfMapClasses], d.maps[bpfMapBlocks]
 	for name, spoil := range map[string]func() error{
 		"a row is gone":         func() error { return rules.Delete(row) },
-		"a row is another":      func() error { return rules.Put(row, bpfRule{Count: 1}) },
+		"a row is another":      func() error { return rules.Put(row, bpfRule{Spans: [rowSpans]bpfSpan{{Last: 9}}}) },
 		"an address is gone":    func() error { return classes.Delete(addr) },
 		"an address is another": func() error { return classes.Put(addr, uint64(77)) },
 		"a prefix is gone":      func() error { return blocks.Delete(block) },
 		"added an address":      func() error { return classes.Put(bpfAddr{Word: [4]uint32{1, 2, 3, 4}}, uint64(class)) },
 		"added a prefix":        func() error { return blocks.Put(bpfClassKey{Prefixlen: 128, Addr: addr}, uint64(class)) },
-		"added a row":           func() error { return rules.Put(bpfRuleKey{Ruleset: 77}, bpfRule{Count: 1}) },
-		"added a part":          func() error { r := row; r.Part = 3; return rules.Put(r, bpfRule{Count: 1}) },
-		"a row makes no sense":  func() error { r := row; return rules.Put(r, bpfRule{Count: 9}) },
+		"added a row":           func() error { return rules.Put(bpfRuleKey{Ruleset: 77}, bpfRule{Spans: [rowSpans]bpfSpan{{Last: 9}}}) },
+		"added a part":          func() error { r := row; r.Part = 3; return rules.Put(r, bpfRule{Spans: [rowSpans]bpfSpan{{Last: 9}}}) },
+		"a row makes no sense": func() error {
+			r := row
+			return rules.Put(r, bpfRule{Spans: [rowSpans]bpfSpan{{Last: 9}, {First: 9, Last: 5}}})
+		},
 	} {
 		for _, way := range []string{"verify", "resync", "restart"} {
 			if way == "verify" && name[:3] == "add" {

@@ -38,7 +38,6 @@ func partsOf(row policy.Row) int { return (len(row) + rowSpans - 1) / rowSpans }
 func encodePart(row policy.Row, part int) (e bpfRule) {
 	for i, s := range row[part*rowSpans : min(len(row), (part+1)*rowSpans)] {
 		e.Spans[i] = bpfSpan{First: s.First, Last: s.Last, Decision: uint32(s.Decision)}
-		e.Count++
 	}
 	return e
 }
@@ -47,11 +46,10 @@ func encodePart(row policy.Row, part int) (e bpfRule) {
 func decodeRow(parts ...bpfRule) (policy.Row, bool) {
 	row := make(policy.Row, 0, rowSpans)
 	for _, e := range parts {
-		if e.Count == 0 || int(e.Count) > rowSpans {
-			return nil, false
-		}
-		for _, s := range e.Spans[:e.Count] {
-			row = append(row, policy.Span{First: s.First, Last: s.Last, Decision: policy.Decision(s.Decision)})
+		for _, s := range e.Spans {
+			if s.Last > 0 || len(row) == 0 {
+				row = append(row, policy.Span{First: s.First, Last: s.Last, Decision: policy.Decision(s.Decision)})
+			}
 		}
 	}
 	if partsOf(row) != len(parts) {

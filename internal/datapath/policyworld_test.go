@@ -338,7 +338,7 @@ func (s kernelState) find(ruleset, class policy.ID, protocol cluster.Protocol, p
 		if !ok {
 			return 0, part > 0
 		}
-		for _, span := range row.Spans[:row.Count] {
+		for _, span := range row.Spans {
 			if span.First <= port && port <= span.Last {
 				return policy.Decision(span.Decision), true
 			}
