@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -43,6 +44,9 @@ func (a *Agent) sync() {
 	}
 	want, changes, err := a.write(local, forgotten)
 	a.noteRepairs(want, changes)
+	if !a.synced { // reading and compiling the whole cluster has left more garbage than anything that follows
+		go debug.FreeOSMemory()
+	}
 	a.want, a.synced, a.syncedAt = want, true, started
 	if err == nil {
 		err = a.installCNI()
