@@ -94,28 +94,39 @@ func failures(page *strings.Builder, tests []string, columns []Column) {
 }
 
 func details(page *strings.Builder, tests []string, columns []Column) {
-	page.WriteString("\n## Every test\n\n| Test |")
-	for _, column := range columns {
-		fmt.Fprintf(page, " %s |", column.Plan.Title())
-	}
-	page.WriteString(" Why skipped |\n|---|" + strings.Repeat("---|", len(columns)+1) + "\n")
+	detailsHead(page, columns, "Why skipped")
 	for _, test := range tests {
 		fmt.Fprintf(page, "| %s |", short(test))
 		var reasons []string
 		for _, column := range columns {
-			state := column.Outcomes[test].State
-			switch state {
-			case "":
-				state = "skip"
-			case "fail":
-				state = "**fail**"
-			}
-			fmt.Fprintf(page, " %s |", state)
+			fmt.Fprintf(page, " %s |", column.stateOf(test, "skip"))
 			if reason := whySkipped(test, column); reason != "" && !has(reasons, reason) {
 				reasons = append(reasons, reason)
 			}
 		}
 		fmt.Fprintf(page, " %s |\n", strings.Join(reasons, "; "))
+	}
+}
+
+// detailsHead begins the table of all tests: a column for each configuration, and those that follow them.
+func detailsHead(page *strings.Builder, columns []Column, more ...string) {
+	heads := []string{"Test"}
+	for _, column := range columns {
+		heads = append(heads, column.Plan.Title())
+	}
+	heads = append(heads, more...)
+	fmt.Fprintf(page, "\n## Every test\n\n| %s |\n|%s\n", strings.Join(heads, " | "), strings.Repeat("---|", len(heads)))
+}
+
+// stateOf is what became of a test, or another word for one that did not run.
+func (c Column) stateOf(test, notRun string) string {
+	switch state := c.Outcomes[test].State; state {
+	case "":
+		return notRun
+	case "fail":
+		return "**fail**"
+	default:
+		return state
 	}
 }
 

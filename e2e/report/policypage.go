@@ -61,22 +61,11 @@ func policyFailures(page *strings.Builder, tests []string, columns []Column) {
 }
 
 func policyDetails(page *strings.Builder, tests []string, columns []Column) {
-	page.WriteString("\n## Every test\n\n| Test |")
-	for _, column := range columns {
-		fmt.Fprintf(page, " %s |", column.Plan.Title())
-	}
-	page.WriteString("\n|---|" + strings.Repeat("---|", len(columns)) + "\n")
+	detailsHead(page, columns)
 	for _, test := range tests {
 		fmt.Fprintf(page, "| %s |", policyName(test))
 		for _, column := range columns {
-			state := column.Outcomes[test].State
-			switch state {
-			case "":
-				state = "not run"
-			case "fail":
-				state = "**fail**"
-			}
-			fmt.Fprintf(page, " %s |", state)
+			fmt.Fprintf(page, " %s |", column.stateOf(test, "not run"))
 		}
 		page.WriteString("\n")
 	}

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
@@ -58,30 +60,24 @@ func read[T any](all []*T, doc []byte) ([]*T, error) {
 
 // Manifests writes a cluster as a List in JSON, which is YAML, too.
 func Manifests(o *oracle.Objects) []byte {
-	var items []any
-	for _, n := range o.Nodes {
-		n.TypeMeta = metav1.TypeMeta{APIVersion: corev1.SchemeGroupVersion.String(), Kind: "Node"}
-		items = append(items, n)
-	}
-	for _, n := range o.Namespaces {
-		n.TypeMeta = metav1.TypeMeta{APIVersion: corev1.SchemeGroupVersion.String(), Kind: "Namespace"}
-		items = append(items, n)
-	}
-	for _, p := range o.Pods {
-		p.TypeMeta = metav1.TypeMeta{APIVersion: corev1.SchemeGroupVersion.String(), Kind: "Pod"}
-		items = append(items, p)
-	}
-	for _, p := range o.NetworkPolicies {
-		p.TypeMeta = metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy"}
-		items = append(items, p)
-	}
-	for _, p := range o.ClusterPolicies {
-		p.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha2.GroupVersion.String(), Kind: "ClusterNetworkPolicy"}
-		items = append(items, p)
-	}
+	var items []runtime.Object
+	items = list(items, o.Nodes, corev1.SchemeGroupVersion.WithKind("Node"))
+	items = list(items, o.Namespaces, corev1.SchemeGroupVersion.WithKind("Namespace"))
+	items = list(items, o.Pods, corev1.SchemeGroupVersion.WithKind("Pod"))
+	items = list(items, o.NetworkPolicies, networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
+	items = list(items, o.ClusterPolicies, v1alpha2.SchemeGroupVersion.WithKind("ClusterNetworkPolicy"))
 	out, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": items})
 	if err != nil {
 		panic(err) // they are nothing but texts, numbers and lists of them
 	}
 	return out
+}
+
+// list adds objects of one kind, each of which says which.
+func list[T runtime.Object](items []runtime.Object, more []T, kind schema.GroupVersionKind) []runtime.Object {
+	for _, o := range more {
+		o.GetObjectKind().SetGroupVersionKind(kind)
+		items = append(items, o)
+	}
+	return items
 }
