@@ -89,13 +89,17 @@ static __always_inline __u8 tcp_flags(struct __sk_buff *ctx, const struct packet
 	return flags;
 }
 
-// The ports, or what stands for them: of an ICMP packet its number, if it has one, and its type.
+// The ports, or what stands for them: of an ICMP packet its number, if it has one, and its type; zero where there are
+// none. What a fragment is that goes on with another extension header, nobody knows here.
 static __always_inline int load_ports(struct __sk_buff *ctx, const struct packet *p, struct fragment *ports)
 {
 	__be16 icmp[4];
 
-	if (!is_icmp(p))
+	*ports = (struct fragment){};
+	if (has_ports(p->proto))
 		return bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(*ports));
+	if (!is_icmp(p))
+		return is_extension(p->proto) ? -1 : 0;
 	if (bpf_skb_load_bytes(ctx, p->l4, icmp, sizeof(icmp)) < 0)
 		return -1;
 	ports->sport = icmp[2];

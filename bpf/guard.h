@@ -98,12 +98,6 @@ static __always_inline _Bool is_neighbour_discovery(const struct packet *p)
 	return p->proto == IPPROTO_ICMPV6 && p->icmp_type >= ND_ROUTER_SOLICITATION && p->icmp_type <= ND_REDIRECT;
 }
 
-// fe80::1 is the host's end of every pod's link.
-static __always_inline _Bool addr_is_gateway(const struct addr *a)
-{
-	return a->word[0] == bpf_htonl(0xfe800000) && a->word[1] == 0 && a->word[2] == 0 && a->word[3] == bpf_htonl(1);
-}
-
 // Behind another plugin, neighbours and groups are that one's business.
 static __always_inline _Bool is_others_business(const struct packet *p)
 {
@@ -117,6 +111,7 @@ static __always_inline _Bool is_others_business(const struct packet *p)
 // The whole guard for an IP packet. GO_ON: it is a packet of this pod's to somewhere.
 static __always_inline int guard(struct __sk_buff *ctx, struct packet *p)
 {
+	struct addr gateway = {{bpf_htonl(0xfe800000), 0, 0, bpf_htonl(1)}}; // the host's end of every pod's link
 	int rc;
 
 	if (is_others_business(p))
@@ -124,7 +119,7 @@ static __always_inline int guard(struct __sk_buff *ctx, struct packet *p)
 	if (is_neighbour_discovery(p)) {
 		_Bool unspecified = !addr_is_v4(&p->src) && addr_is_local_only(&p->src) && p->src.word[3] == 0;
 
-		if (addr_is_gateway(&p->src))
+		if (addr_equal(&p->src, &gateway))
 			return -DROP_SPOOFED_NEIGHBOUR;
 		if (!addr_is_link_local(&p->src) && !(unspecified && p->icmp_type == ND_NEIGHBOUR_SOLICITATION)) {
 			rc = guard_source(ctx, p);

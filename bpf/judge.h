@@ -108,10 +108,10 @@ static __always_inline _Bool is_recent(const struct packet *p, const struct endp
 	if (!r)
 		return 0;
 	e = bpf_map_lookup_elem(&epoch, &zero);
-	if (!e || (r->epoch ^ *e) | (r->moment ^ (__u32)(bpf_jiffies64() >> MOMENT)) | (r->tuple.sport ^ p->sport) |
-			  (r->tuple.dport ^ p->dport) | (r->tuple.proto ^ p->proto))
+	if (!e || r->epoch != *e || r->moment != (__u32)(bpf_jiffies64() >> MOMENT))
 		return 0;
-	return addr_equal(&r->tuple.src, &p->src) && addr_equal(&r->tuple.dst, &p->dst) && has_same_sender(p, r) &&
+	return r->tuple.sport == p->sport && r->tuple.dport == p->dport && r->tuple.proto == p->proto &&
+	       addr_equal(&r->tuple.src, &p->src) && addr_equal(&r->tuple.dst, &p->dst) && has_same_sender(p, r) &&
 	       r->egress[1] == (to ? to->egress : RULESET_OPEN) && r->ingress[1] == (to ? to->ingress : RULESET_OPEN);
 }
 

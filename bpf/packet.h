@@ -127,6 +127,17 @@ static __always_inline _Bool is_icmp_error(const struct packet *p)
 	return p->proto == IPPROTO_ICMPV6 && p->icmp_type < ICMP6_ERRORS_END;
 }
 
+static __always_inline _Bool has_ports(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
+}
+
+static __always_inline _Bool is_extension(__u8 proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS ||
+	       proto == IPPROTO_FRAGMENT;
+}
+
 struct tcp_head { // RFC 9293, 3.1
 	__be16 sport, dport;
 	__be32 seq, ack;
@@ -143,23 +154,16 @@ static __always_inline int parse_l4(struct __sk_buff *ctx, struct packet *p)
 
 	if (p->fragment)
 		return GO_ON;
-	switch (p->proto) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_SCTP:
-		if ((p->proto == IPPROTO_TCP && bpf_skb_load_bytes(ctx, p->l4, &head, TCP_FLAGS + 1) == 0) ||
-		    bpf_skb_load_bytes(ctx, p->l4, &head, PORTS) == 0) {
-			p->sport = head.sport;
-			p->dport = head.dport;
-			p->tcp = p->proto == IPPROTO_TCP ? head.flags : 0;
-			p->ports = 1;
-		}
-		break;
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		if (bpf_skb_load_bytes(ctx, p->l4, &p->icmp_type, 1) < 0)
-			return -DROP_MALFORMED;
-		break;
+	if (is_icmp(p) && bpf_skb_load_bytes(ctx, p->l4, &p->icmp_type, 1) < 0)
+		return -DROP_MALFORMED;
+	if (!has_ports(p->proto))
+		return GO_ON;
+	if ((p->proto == IPPROTO_TCP && bpf_skb_load_bytes(ctx, p->l4, &head, TCP_FLAGS + 1) == 0) ||
+	    bpf_skb_load_bytes(ctx, p->l4, &head, PORTS) == 0) {
+		p->sport = head.sport;
+		p->dport = head.dport;
+		p->tcp = p->proto == IPPROTO_TCP ? head.flags : 0;
+		p->ports = 1;
 	}
 	return GO_ON;
 }
@@ -207,21 +211,15 @@ static __always_inline int parse_v6_extensions(struct __sk_buff *ctx, struct pac
 	struct ipv6_opt_hdr ext;
 
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		switch (p->proto) {
-		case IPPROTO_FRAGMENT:
+		if (p->proto == IPPROTO_FRAGMENT)
 			return parse_v6_fragment(ctx, p);
-		case IPPROTO_HOPOPTS:
-		case IPPROTO_ROUTING:
-		case IPPROTO_DSTOPTS:
-			if (bpf_skb_load_bytes(ctx, p->l4, &ext, sizeof(ext)) < 0)
-				return -DROP_MALFORMED;
-			p->options = 1;
-			p->proto = ext.nexthdr;
-			p->l4 += (ext.hdrlen + 1) * 8;
-			break;
-		default:
+		if (!is_extension(p->proto))
 			return parse_l4(ctx, p);
-		}
+		if (bpf_skb_load_bytes(ctx, p->l4, &ext, sizeof(ext)) < 0)
+			return -DROP_MALFORMED;
+		p->options = 1;
+		p->proto = ext.nexthdr;
+		p->l4 += (ext.hdrlen + 1) * 8;
 	}
 	return -DROP_MALFORMED;
 }

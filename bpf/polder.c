@@ -8,14 +8,6 @@
 #include "socket.h"
 #include "stale.h"
 
-// A pod may not speak the tunnel's protocol to a node: it would speak for the node it runs on.
-static __always_inline _Bool is_tunnel_injection(const struct packet *p)
-{
-	struct config *cfg = get_config();
-
-	return cfg && p->proto == IPPROTO_UDP && p->ports && p->dport == cfg->tunnel_port;
-}
-
 // From this node or another to a pod of this one.
 static __always_inline int deliver(struct __sk_buff *ctx, struct packet *p, struct endpoint *ep)
 {
@@ -46,9 +38,12 @@ static __always_inline int route_from_pod(struct __sk_buff *ctx, struct packet *
 {
 	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &p->dst);
 	struct remote *r = ep ? NULL : find_remote(&p->dst);
+	struct config *cfg = get_config();
 	int rc;
 
-	if ((ep ? !ep->ifindex : r && r->host) && is_tunnel_injection(p))
+	// A pod may not speak the tunnel's protocol to a node: it would speak for the node it runs on.
+	if ((ep ? !ep->ifindex : r && r->host) && cfg && p->proto == IPPROTO_UDP && p->ports &&
+	    p->dport == cfg->tunnel_port)
 		return -DROP_TUNNEL_INJECTION;
 	rc = check(ctx, p, ep, r, ep ? ep->ifindex : r && !r->host, 0);
 	if (rc != GO_ON)

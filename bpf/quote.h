@@ -54,7 +54,7 @@ static __always_inline int read_quote(struct __sk_buff *ctx, const struct packet
 		q->proto = ip6.nexthdr;
 		q->l4 = q->l3 + sizeof(ip6);
 	}
-	if (q->proto != IPPROTO_TCP && q->proto != IPPROTO_UDP && q->proto != IPPROTO_SCTP)
+	if (!has_ports(q->proto))
 		return -1;
 	return bpf_skb_load_bytes(ctx, q->l4, &q->sport, 4);
 }

@@ -56,7 +56,7 @@ __noinline __u32 read_row(__u64 ruleset, __u64 class, __u32 proto, __u32 port)
 #pragma unroll
 		for (__u32 i = 0; i < SPANS; i++)
 			if (port <= r->spans[i].last)
-				return r->spans[i].decision;
+				return port < r->spans[i].first ? DECISION_NONE : r->spans[i].decision;
 	}
 	return DECISION_NONE;
 }

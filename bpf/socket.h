@@ -37,9 +37,7 @@ static __always_inline struct frontend *frontend_of(struct bpf_sock_addr *ctx, c
 
 	if (!cfg || !cfg->services || (addr_is_local_only(a) && cookie != cfg->host_cookie))
 		return NULL;
-	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP && ctx->protocol != IPPROTO_SCTP)
-		return NULL;
-	return find_frontend(a, ctx->user_port, ctx->protocol);
+	return has_ports(ctx->protocol) ? find_frontend(a, ctx->user_port, ctx->protocol) : NULL;
 }
 
 // A Service's address, and a port that it does not have.

@@ -387,51 +387,6 @@ func TestWhoIsDeniedIsToldToTheAgent(t *testing.T) {
 	})
 }
 
-func TestFragmentsAreJudgedByThePortsOfTheFirst(t *testing.T) {
-	inCourt(t, func(t *testing.T, c court) {
-		c.isolate("10.0.1.3", 100, 0)
-		c.row(100, 0, 0, only(80)...)
-		send := func(to, want string, parts ...frame) {
-			t.Helper()
-			for _, p := range parts {
-				c.expect(desired.FromPod, c.a, 0, p, want)
-			}
-		}
-		send("", "drop fragment", c.f.parts("10.0.1.2:5", "10.0.1.3:80", 1)[1])
-		send("", "to stack", c.f.parts("10.0.1.2:5", "10.0.1.3:80", 1)...)
-		send("", toIngress, c.f.parts("10.0.1.2:5", "10.0.1.3:81", 2)...)
-		send("", "to stack", c.f.parts("10.0.1.2:5", "10.0.1.4:81", 3)[1]) // nobody is isolated
-	})
-}
-
-// The same packet a moment later needs no look-ups: rules that went without a word are not missed before the next tick.
-func TestAVerdictOfAMomentAgoIsKept(t *testing.T) {
-	c := newCourt(t, openTest(t))
-	w := ways()[0]
-	for range 5 {
-		c.reset()
-		c.opened(w)
-		before := nowTicks()
-		w.there(c, w.client, w.server, w.out)
-		w.back(c, w.server, w.client, w.in, flags(tcpSYN|tcpACK))
-		w.there(c, w.client, w.server, w.out, flags(tcpACK))
-		w.back(c, w.server, w.client, w.in, flags(tcpACK))
-		empty(t, c.maps[bpfMapRules])
-		p := c.f.packet(w.client, w.server, flags(tcpACK)).bytes()
-		there := c.runIn(desired.FromPod, c.a, 0, p)
-		back := c.runIn(desired.FromPod, c.b, 0, c.f.packet(w.server, w.client, flags(tcpACK)).bytes())
-		last := c.runIn(desired.FromPod, c.a, 0, c.f.packet(w.client, w.server, flags(tcpFIN|tcpACK)).bytes())
-		if nowTicks() != before {
-			continue // it was not the same moment
-		}
-		if there != "to pod" || back != "to pod" || last != toEgress {
-			t.Fatalf("there: %s, back: %s, and the last: %s", there, back, last)
-		}
-		return
-	}
-	t.Skip("this machine is too slow")
-}
-
 func TestFlowsPassThoughThereIsNoRoomToSettleThem(t *testing.T) {
 	c := newCourt(t, openSized(t, map[string]uint32{"judged_flows": 1}))
 	c.reset()
