@@ -229,7 +229,8 @@ static __always_inline void follow_answer(struct __sk_buff *ctx, struct packet *
 		rewrite(ctx, p);
 }
 
-// Egress of the host's end of a pod's link: what comes to a pod through the stack.
+// Egress of the host's end of a pod's link: what comes to a pod through the stack. Where others may translate, also of
+// devices that are no uplinks.
 SEC("tc")
 int to_pod(struct __sk_buff *ctx)
 {

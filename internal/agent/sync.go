@@ -132,7 +132,7 @@ func (a *Agent) readLocal() (local cluster.Local, forgotten []cluster.LocalPod, 
 			peers = append(peers, n.Addresses...)
 		}
 	}
-	if local.Uplinks, err = a.kernel.Uplinks(own, peers); err != nil {
+	if local.Uplinks, local.Others, err = a.kernel.Uplinks(own, peers); err != nil {
 		return local, nil, fmt.Errorf("list uplinks: %w", err)
 	}
 	if local.Paths, err = a.kernel.Paths(peers); err != nil {

@@ -23,6 +23,9 @@ type Local struct {
 	// node's addresses, carry a default route or lead to another node.
 	Uplinks []Link
 
+	// Others are the devices, sorted by name, that are no uplinks and lead to no pod of ours, but that packets may leave by.
+	Others []Link
+
 	// Paths says, for each address of another node, how the kernel reaches it. No entry: it does not.
 	Paths map[netip.Addr]Path
 

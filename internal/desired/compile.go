@@ -67,9 +67,14 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 	return t, append(problems, peers.Problems...)
 }
 
+// asksConntrack says whether others on this node may translate packets.
+func asksConntrack(opts Options, local cluster.Local) bool {
+	return !opts.Services || len(local.Translators) > 0
+}
+
 func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local cluster.Local) Config {
 	c := Config{Tunnel: local.Tunnel, Services: opts.Services, Policies: opts.Policies, Blocks: local.Blocks, SocketUDP: local.ClosesSockets, HostCookie: local.Cookie,
-		AskConntrack: !opts.Services || len(local.Translators) > 0, OthersPods: opts.Routing == route.ModeOff}
+		AskConntrack: asksConntrack(opts, local), OthersPods: opts.Routing == route.ModeOff}
 	c.PodCIDR4, _ = self.PodCIDR(true)
 	c.PodCIDR6, _ = self.PodCIDR(false)
 	c.Node4, c.Node6 = self.Address(true), self.Address(false)
@@ -158,6 +163,11 @@ func hooks(opts Options, local cluster.Local, tunnel bool) map[Hook]int {
 		h[Hook{l.Name, FromNetwork}] = l.Index
 		if opts.Services || opts.Policies {
 			h[Hook{l.Name, ToNetwork}] = l.Index
+		}
+	}
+	if opts.Policies && asksConntrack(opts, local) { // what others may translate is judged where it leaves
+		for _, l := range local.Others {
+			h[Hook{l.Name, ToPod}] = l.Index
 		}
 	}
 	if opts.Services && local.Cookie == 0 {

@@ -55,7 +55,7 @@ type Program string
 // The entry points.
 const (
 	FromPod     Program = "from_pod"     // ingress of the host side of a pod's link
-	ToPod       Program = "to_pod"       // egress of it: what comes through the stack; only with Services or policies
+	ToPod       Program = "to_pod"       // egress of it, and of other devices where others translate: what comes through the stack; only with Services or policies
 	FromNetwork Program = "from_network" // ingress of an uplink
 	ToNetwork   Program = "to_network"   // egress of it; only with Services or policies
 	FromTunnel  Program = "from_tunnel"  // ingress of the tunnel device

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -30,8 +31,9 @@ type link struct {
 	mac      cluster.MAC
 	alias    string
 	kind     string
-	peer     int // index of the far end, or of the device below
-	netnsID  int // of the namespace of the far end; -1: it is in the same one
+	port     bool // of a bridge or bond, which has what it sends before it does
+	peer     int  // index of the far end, or of the device below
+	netnsID  int  // of the namespace of the far end; -1: it is in the same one
 	noAddr6  bool
 	acceptRA bool
 	vxlan    vxlan
@@ -86,6 +88,8 @@ func (l *link) parseInfo(b []byte) {
 			l.kind = text(v)
 		case unix.IFLA_INFO_DATA:
 			data = v
+		case unix.IFLA_INFO_SLAVE_KIND:
+			l.port = slices.Contains([]string{"bridge", "bond", "team"}, text(v))
 		}
 	}
 	if l.kind != "vxlan" {

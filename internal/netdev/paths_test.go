@@ -95,7 +95,7 @@ func TestUplinksHoldOwnAddressesOrDefaultRoutesOrLeadToPeers(t *testing.T) {
 
 	own := addrs("192.168.7.1", "fd00:7::1", "127.0.0.1")
 	peers := append(addrs("192.168.9.2", "192.168.7.1", "172.31.0.1"), p.Addresses...)
-	got, err := k.Uplinks(own, peers)
+	got, others, err := k.Uplinks(own, peers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +105,9 @@ func TestUplinksHoldOwnAddressesOrDefaultRoutesOrLeadToPeers(t *testing.T) {
 		if l.Index != linkOf(t, ns, l.Name).Attrs().Index || l.MTU != 1500 || l.AcceptsRA != (l.Name != "own0") {
 			t.Errorf("uplink is %+v", l)
 		}
+	}
+	if len(others) != 1 || others[0].Name != "other0" {
+		t.Errorf("the others are %+v", others)
 	}
 	if want := []string{"def4", "def6", "many0", "own0", "own6", "peer0"}; !slices.Equal(names, want) {
 		t.Errorf("uplinks are %v, want %v", names, want)

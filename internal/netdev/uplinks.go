@@ -14,24 +14,28 @@ import (
 )
 
 // Uplinks lists the devices by which this node reaches its network, sorted by name: those that hold one of its own
-// addresses, carry a default route or lead to a peer. Loopback and Polder's own devices never are.
-func (k *Kernel) Uplinks(own, peers []netip.Addr) ([]cluster.Link, error) {
+// addresses, carry a default route or lead to a peer. The others are all that the stack may send by otherwise. Loopback
+// and Polder's own devices are neither.
+func (k *Kernel) Uplinks(own, peers []netip.Addr) (uplinks, others []cluster.Link, err error) {
 	list, err := k.links("")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	chosen, err := k.uplinkIndices(own, peers)
 	if err != nil {
-		return nil, fmt.Errorf("find uplinks: %w", err)
+		return nil, nil, fmt.Errorf("find uplinks: %w", err)
 	}
-	var uplinks []cluster.Link
+	slices.SortFunc(list, func(a, b link) int { return cmp.Compare(a.name, b.name) })
 	for _, l := range list {
-		if chosen[l.index] && l.flags&unix.IFF_LOOPBACK == 0 && !isOurs(l.name) {
+		switch {
+		case l.flags&unix.IFF_LOOPBACK != 0 || isOurs(l.name):
+		case chosen[l.index]:
 			uplinks = append(uplinks, l.uplink())
+		case !l.port:
+			others = append(others, l.uplink())
 		}
 	}
-	slices.SortFunc(uplinks, func(a, b cluster.Link) int { return cmp.Compare(a.Name, b.Name) })
-	return uplinks, nil
+	return uplinks, others, nil
 }
 
 func (l link) uplink() cluster.Link {

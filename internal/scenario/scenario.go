@@ -109,6 +109,8 @@ func (s *Scenario) readLine(word string, p *parser) bool {
 		if p.word() == "sockets" {
 			s.Local.Cookie, s.Local.ClosesSockets = 1, true
 		}
+	case "policies": // are on
+		s.Options.Policies = true
 	case "service-cidrs": // prefixes
 		s.Snapshot.ServiceCIDRs = p.prefixes()
 	case "external-ips": // are honoured
@@ -132,6 +134,8 @@ func (s *Scenario) readLine(word string, p *parser) bool {
 		l := p.link()
 		l.AcceptsRA = true
 		s.Local.Uplinks = append(s.Local.Uplinks, l)
+	case "other": // name index mtu
+		s.Local.Others = append(s.Local.Others, p.link())
 	case "onlink", "routed": // address name index mtu
 		a, l := p.addr(), p.link()
 		s.Local.Paths[a] = cluster.Path{Link: l, OnLink: word == "onlink", MTU: l.MTU}
