@@ -60,9 +60,6 @@ a Service's backends are; and 2 when there is no answer.`)
 
 // check finds what does not go together.
 func (x *explainFlags) check(words []string) error {
-	if x.output == "text" {
-		x.output = ""
-	}
 	if err := checkOutput("explain", x.output); err != nil {
 		return err
 	}
