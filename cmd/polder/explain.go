@@ -24,8 +24,8 @@ Says from the cluster's objects alone what becomes of a new connection: which ba
 it goes, which policies select either end, which rule decides, and the verdict. It asks no agent and sends nothing.
 
 FROM and TO are pods, NAMESPACE/NAME, or NAME alone in the namespace "default"; nodes, node/NAME; Services,
-svc/NAMESPACE/NAME, which NAMESPACE/NAME means, too, if there is no such pod; or any address. PORT is a number or a name;
-it may be missing where there is one only. An IPv6 address with a port is in brackets: [fd00::1]:80.
+svc/NAMESPACE/NAME, which NAMESPACE/NAME means, too, if there is no such pod; or any address. PORT is a number or a
+name; it may be missing where there is one only. An IPv6 address with a port is in brackets: [fd00::1]:80.
 Rules are counted from 1 in their direction of a policy, here and in JSON; where there is no number, no rule matches.
 With --all it answers for all pairs of pods, with --diff for all that change between two folders of manifests; of pods
 that declare no ports, at those that policies name.
