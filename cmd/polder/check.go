@@ -39,7 +39,7 @@ It checks the lab that is up; or the cluster of a kubeconfig, where the agents' 
 	f.BoolVar(&c.policies, "policies", false, "compare policies with packets")
 	f.IntVar(&c.probes, "probes", 200, "with --policies: a `number` of random pairs")
 	f.Uint64Var(&c.seed, "seed", 0, "with --policies: repeat the random pairs of this `number`")
-	f.StringVar(&c.output, "o", "", "print `json`, for programs")
+	f.StringVar(&c.output, "o", "", "print `json`, for programs, or text")
 	if _, err := f.parse(e, args); err != nil {
 		return err
 	}
@@ -48,6 +48,9 @@ It checks the lab that is up; or the cluster of a kubeconfig, where the agents' 
 	}
 	if c.policies && c.local {
 		return usagef("check: --policies and --local do not go together: packets have two ends")
+	}
+	if !c.policies && (f.given("probes") || f.given("seed")) {
+		return usagef("check: --probes and --seed are about the random pairs of --policies: add it, or leave them away")
 	}
 	if err := checkOutput("check", c.output); err != nil {
 		return err

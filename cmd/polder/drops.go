@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/polder-net/polder/internal/api"
 )
@@ -13,11 +12,16 @@ import (
 func drops(e env, args []string) error {
 	f := newFlags("drops", "[--follow] [-o json]", `
 Says what policies did not let pass on this node: how many packets of each pod, by direction and by what decided. A pod
-is one of this node, and the policies are its own: of a packet between two pods, either end's may deny it.
+is one of this node, and the policies are its own: of a packet between two pods, either end's may deny it. Rules are
+counted from 1, in the pod's direction.
+
+It counts from a pod's start, or from Polder's on this node if that was later. A restart of the agent keeps the counts;
+another version of the agent may begin anew. Of very many, those whose last packet is longest ago may be missing. A
+pod's counts go with it.
 
 With --follow, packets as they are dropped, a line each, until it is interrupted. Of a flood, not every packet is shown.`)
 	follow := f.Bool("follow", false, "show packets as they are dropped")
-	output := f.String("o", "", "print `json`, for programs: with --follow, an object a line")
+	output := f.String("o", "", "print `json`, for programs: with --follow, an object a line; or text")
 	socket := f.String("socket", api.Socket, "ask the agent that listens at this `path`")
 	if _, err := f.parse(e, args); err != nil {
 		return err
@@ -81,7 +85,7 @@ func dropLine(d api.Drop) string {
 	if d.To.Port != 0 {
 		to += fmt.Sprintf(" port %d", d.To.Port)
 	}
-	return fmt.Sprintf("%s %s %s from %s %s: %s", d.Time.Local().Format("15:04:05.000"), d.Direction, d.Protocol, dropEnd(d.From), to, shortNames(d.Reason))
+	return fmt.Sprintf("%s %s %s from %s %s: %s", d.Time.Local().Format("15:04:05.000"), d.Direction, d.Protocol, dropEnd(d.From), to, d.Reason)
 }
 
 func dropEnd(e api.DropEnd) string {
@@ -89,12 +93,6 @@ func dropEnd(e api.DropEnd) string {
 		return fmt.Sprintf("%s (%s)", e.Pod, e.Address)
 	}
 	return e.Address.String()
-}
-
-// shortNames leaves out what every policy's name begins with.
-func shortNames(reason string) string {
-	reason = strings.ReplaceAll(reason, "ClusterNetworkPolicy/", "cluster policy ")
-	return strings.ReplaceAll(reason, "NetworkPolicy/", "policy ")
 }
 
 // writeDropCounts prints a paragraph a pod.
@@ -114,7 +112,7 @@ func writeDropCounts(w io.Writer, counts []api.DropCount) {
 		if direction == "" {
 			direction = "earlier"
 		}
-		writeWrapped(w, fmt.Sprintf("%s: %s: %s", direction, thousandPackets(c.Packets), shortNames(c.Reason)), "  ", "    ")
+		writeWrapped(w, fmt.Sprintf("%s: %s: %s", direction, thousandPackets(c.Packets), c.Reason), "  ", "    ")
 	}
 }
 

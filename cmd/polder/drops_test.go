@@ -32,7 +32,7 @@ func TestDropsAreShownAsTheyCome(t *testing.T) {
 		return report, nil
 	}
 	s := runAsking(answer, "drops", "--follow")
-	const line = "12:00:01.005 ingress TCP from default/web (10.244.1.2) to db/postgres-0 (10.244.2.3) port 5432: isolated by policy db/postgres\n"
+	const line = "12:00:01.005 ingress TCP from default/web (10.244.1.2) to db/postgres-0 (10.244.2.3) port 5432: isolated by NetworkPolicy/db/postgres\n"
 	if s.status != 1 || s.stdout != line || s.stderr != "7 more are not shown\npolder: the agent stops\n" {
 		t.Errorf("status %d, output %q, error %q", s.status, s.stdout, s.stderr)
 	}
@@ -49,15 +49,15 @@ func TestDropsAreShownAsTheyCome(t *testing.T) {
 
 func TestDropsAreCountedByPodAndPolicy(t *testing.T) {
 	report := api.DropsReport{Counts: []api.DropCount{
-		{Pod: "db/postgres-0", Direction: "egress", Reason: "denied by ClusterNetworkPolicy/lock, rule 2 (no-internet)", Packets: 1},
+		{Pod: "db/postgres-0", Direction: "egress", Reason: `denied by ClusterNetworkPolicy/lock, rule 2 "no-internet"`, Packets: 1},
 		{Pod: "db/postgres-0", Direction: "ingress", Reason: "isolated by NetworkPolicy/db/postgres, NetworkPolicy/db/everything-else-is-denied", Packets: 12345},
 		{Pod: "default/web", Reason: "isolated by policies that have changed since", Packets: 2},
 	}}
 	s := runAsking(func(api.Request) (any, error) { return report, nil }, "drops")
 	const want = `db/postgres-0
-  egress: 1 packet: denied by cluster policy lock, rule 2 (no-internet)
-  ingress: 12,345 packets: isolated by policy db/postgres, policy
-    db/everything-else-is-denied
+  egress: 1 packet: denied by ClusterNetworkPolicy/lock, rule 2 "no-internet"
+  ingress: 12,345 packets: isolated by NetworkPolicy/db/postgres,
+    NetworkPolicy/db/everything-else-is-denied
 
 default/web
   earlier: 2 packets: isolated by policies that have changed since

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/explain"
@@ -22,8 +23,10 @@ func explainPolicies(e env, args []string) error {
 Says from the cluster's objects alone what becomes of a new connection: which backends a Service may choose, which way
 it goes, which policies select either end, which rule decides, and the verdict. It asks no agent and sends nothing.
 
-FROM and TO are pods, NAMESPACE/NAME; nodes, node/NAME; Services, svc/NAMESPACE/NAME, which NAMESPACE/NAME means, too,
-if there is no such pod; or any address. PORT is a number or a name; it may be missing where there is one only.
+FROM and TO are pods, NAMESPACE/NAME, or NAME alone in the namespace "default"; nodes, node/NAME; Services,
+svc/NAMESPACE/NAME, which NAMESPACE/NAME means, too, if there is no such pod; or any address. PORT is a number or a
+name; it may be missing where there is one only. An IPv6 address with a port is in brackets: [fd00::1]:80.
+Rules are counted from 1 in their direction of a policy, here and in JSON; where there is no number, no rule matches.
 With --all it answers for all pairs of pods, with --diff for all that change between two folders of manifests; of pods
 that declare no ports, at those that policies name.
 
@@ -60,9 +63,6 @@ a Service's backends are; and 2 when there is no answer.`)
 
 // check finds what does not go together.
 func (x *explainFlags) check(words []string) error {
-	if x.output == "text" {
-		x.output = ""
-	}
 	if err := checkOutput("explain", x.output); err != nil {
 		return err
 	}
@@ -121,6 +121,9 @@ func explainOne(e env, x explainFlags, from, to string) error {
 	if host == "" {
 		return usagef("explain: %q is no destination: want TO[:PORT]", to)
 	}
+	if err := portAlone(to, port); err != nil {
+		return err
+	}
 	a, err := c.Ask(explain.Question{From: from, To: host, Port: port, Protocol: x.protocol()})
 	if err != nil {
 		return usagef("explain: %v", err)
@@ -134,6 +137,19 @@ func explainOne(e env, x explainFlags, from, to string) error {
 	}
 	if !a.Allowed {
 		return errFailed
+	}
+	return nil
+}
+
+// portAlone refuses a protocol behind a port, which is a flag's to say.
+func portAlone(to, port string) error {
+	_, protocol, _ := strings.Cut(port, "/")
+	plain := strings.TrimSuffix(to, "/"+protocol)
+	switch protocol = strings.ToLower(protocol); protocol {
+	case "tcp":
+		return usagef("explain: %s: say %s, which is TCP without a flag", to, plain)
+	case "udp", "sctp":
+		return usagef("explain: %s: say %s --%s", to, plain, protocol)
 	}
 	return nil
 }

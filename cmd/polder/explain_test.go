@@ -65,10 +65,13 @@ func TestProgramsReadTheWholeExplanation(t *testing.T) {
 		t.Fatalf("the answer is %+v", a)
 	}
 	in := a.Ways[0].Ingress
-	if !a.Ways[0].Allowed || in.Rule != 1 || in.Decided[0] != "NetworkPolicy/db/primary" || in.Policies[2].Where != "policies.yaml:5" {
+	if !a.Ways[0].Allowed || in.Rule != 2 || in.Decided[0] != "NetworkPolicy/db/primary" || in.Policies[2].Where != "policies.yaml:5" {
 		t.Errorf("the first way is %+v", a.Ways[0])
 	}
-	if a.Ways[1].Allowed || a.Ways[1].Ingress.Reason != "isolated" || a.Ways[1].Ingress.Rule != -1 {
+	if p := in.Policies[0].Priority; p == nil || *p != 10 || in.Policies[1].Priority != nil {
+		t.Errorf("the policies are %+v", in.Policies)
+	}
+	if a.Ways[1].Allowed || a.Ways[1].Ingress.Reason != "isolated" || a.Ways[1].Ingress.Rule != 0 {
 		t.Errorf("the second way is %+v", a.Ways[1])
 	}
 }

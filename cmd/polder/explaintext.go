@@ -95,6 +95,9 @@ func writeWay(w io.Writer, way explain.Way, several bool) {
 		writeField(w, label, r)
 		label = ""
 	}
+	for _, n := range way.Notes {
+		writeField(w, "", n)
+	}
 	writeSide(w, "egress", way.Egress)
 	writeSide(w, "ingress", way.Ingress)
 	if several {
@@ -135,10 +138,19 @@ func writeSide(w io.Writer, direction string, s *explain.Side) {
 	if s == nil {
 		return
 	}
-	writeField(w, direction, strings.Join(s.Pods, ", ")+" "+s.Because())
+	writeField(w, direction, listed(s.Pods)+" "+s.Because(direction))
 	for _, p := range s.Policies {
 		writeWrapped(w, policyLine(p), strings.Repeat(" ", fieldWidth)+"- ", strings.Repeat(" ", fieldWidth)+"  ")
 	}
+}
+
+// listed is names as people list them: "a, b and c".
+func listed(names []string) string {
+	last := len(names) - 1
+	if last < 1 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // policyLine says of a policy whether it has a rule for the packet.
@@ -147,10 +159,13 @@ func policyLine(p explain.Policy) string {
 	if p.Where != "" {
 		text += " (" + p.Where + ")"
 	}
-	if p.Tier != "NetworkPolicy" {
-		text += fmt.Sprintf(", tier %s, priority %d", p.Tier, p.Priority)
+	if p.Priority != nil {
+		text += fmt.Sprintf(", tier %s, priority %d", p.Tier, *p.Priority)
 	}
-	if p.Rule < 0 {
+	switch {
+	case p.NotReached:
+		return text + ": not reached"
+	case p.Rule == 0:
 		return text + ": no rule matches"
 	}
 	return text + ": " + explain.RuleText(p.Rule, p.RuleName) + " matches, " + strings.ToLower(p.Action)

@@ -52,6 +52,12 @@ func (f *flags) parse(e env, args []string, names ...string) ([]string, error) {
 	return words, nil
 }
 
+// given says whether a flag was on the command line.
+func (f *flags) given(name string) (is bool) {
+	f.Visit(func(g *flag.Flag) { is = is || g.Name == name })
+	return is
+}
+
 // rest ends a parse in which what follows belongs to another program.
 func (f *flags) rest(words, args, names []string) ([]string, error) {
 	if len(args) > 0 && args[0] == "--" {

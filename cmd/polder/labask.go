@@ -21,7 +21,7 @@ client it saw. See 'polder lab pod create --serve'.`)
 	udp := f.Bool("udp", false, "ask by UDP, not TCP")
 	times := f.Int("times", 10, "ask a `number` of times")
 	patience := f.Duration("patience", 2*time.Second, "how long an answer may take: a `time`")
-	output := f.String("o", "", "print `json`, for programs: each answer")
+	output := f.String("o", "", "print `json`, for programs: each answer; or text")
 	words, err := f.parse(e, args, "ADDRESS:PORT")
 	if err != nil {
 		return err

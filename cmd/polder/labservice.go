@@ -121,7 +121,7 @@ func labServiceDelete(e env, args []string) error {
 
 func labServiceList(e env, args []string) error {
 	f := newFlags("lab service list", "[-o json]", "Lists the lab's Services, whoever wrote them, and how many of the pods that they select are ready.")
-	output := f.String("o", "", "print `json`, for programs")
+	output := f.String("o", "", "print `json`, for programs, or text")
 	state := stateFlag(f)
 	if _, err := f.parse(e, args); err != nil {
 		return err

@@ -45,7 +45,7 @@ type labPod struct {
 func labStatus(e env, args []string) error {
 	f := newFlags("lab status", "[-o json]", `
 Lists the lab's nodes, the client outside, pods and Services. Each node's CNI plugins are asked whether they are ready.`)
-	output := f.String("o", "", "print `json`, for programs")
+	output := f.String("o", "", "print `json`, for programs, or text")
 	state := stateFlag(f)
 	if _, err := f.parse(e, args); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 
 func pods(e env, args []string) error {
 	f := newFlags("pods", "[-o json]", "Lists the pods of this node: what its kernel says, as the agent reads it.")
-	output := f.String("o", "", "print `json`, for programs")
+	output := f.String("o", "", "print `json`, for programs, or text")
 	socket := f.String("socket", api.Socket, "ask the agent that listens at this `path`")
 	if _, err := f.parse(e, args); err != nil {
 		return err

@@ -18,7 +18,7 @@ func services(e env, args []string) error {
 	f := newFlags("services", "[NAMESPACE[/NAME]] [-o json]", `
 Lists the Services that this node serves: all, those of a namespace, or one in detail, with every endpoint that is left
 out and why. A node port is at every address of every node. A backend "here" is on this node.`)
-	output := f.String("o", "", "print `json`, for programs")
+	output := f.String("o", "", "print `json`, for programs, or text")
 	socket := f.String("socket", api.Socket, "ask the agent that listens at this `path`")
 	words, err := f.parse(e, args, "[NAMESPACE/NAME]")
 	if err != nil {
@@ -35,7 +35,7 @@ out and why. A node port is at every address of every node. A backend "here" is 
 		}
 		which.Namespace, which.Name = namespace, name
 	}
-	if *output == "" {
+	if *output != "json" {
 		which.Most = mostServices
 	}
 	body, err := ask(e, *socket, api.Request{Verb: api.Services, Services: &which})

@@ -17,7 +17,7 @@ func status(e env, args []string) error {
 	f := newFlags("status", "[-o json]", `
 Asks the agent of this node how it is: its addresses, how it reaches the other nodes, the programs it attached,
 the problems it sees and the repairs it made.`)
-	output := f.String("o", "", "print `json`, for programs")
+	output := f.String("o", "", "print `json`, for programs, or text")
 	socket := f.String("socket", api.Socket, "ask the agent that listens at this `path`")
 	if _, err := f.parse(e, args); err != nil {
 		return err
@@ -36,9 +36,10 @@ the problems it sees and the repairs it made.`)
 	return nil
 }
 
+// checkOutput takes text for what is printed without -o.
 func checkOutput(command, output string) error {
-	if output != "" && output != "json" {
-		return usagef("%s: -o %s: only json is known", command, output)
+	if output != "" && output != "json" && output != "text" {
+		return usagef("%s: -o %s: want json or text", command, output)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ address; PORT is a number, or the name of a Service's port. Pods and Services ar
 "default".
 The exit status is 1 when the packet is refused or dropped.`)
 	udp := f.Bool("udp", false, "a datagram, not a TCP connection")
-	output := f.String("o", "", "print `json`, for programs")
+	output := f.String("o", "", "print `json`, for programs, or text")
 	socket := f.String("socket", api.Socket, "ask the agent that listens at this `path`")
 	words, err := f.parse(e, args, "FROM", "TO")
 	if err != nil {

@@ -63,9 +63,9 @@ func (k *knownRulesets) reason(id policy.ID, decision policy.Decision) (why stri
 	if d.Rule < 0 {
 		return "isolated by " + strings.Join(d.Objects, ", "), d.Objects
 	}
-	why = fmt.Sprintf("denied by %s, rule %d", strings.Join(d.Objects, ", "), d.Rule)
+	why = fmt.Sprintf("denied by %s, rule %d", strings.Join(d.Objects, ", "), d.Rule+1) // from 1, as `polder explain` counts
 	if d.Name != "" {
-		why += fmt.Sprintf(" (%s)", d.Name)
+		why += fmt.Sprintf(" %q", d.Name)
 	}
 	return why, d.Objects
 }

@@ -286,7 +286,7 @@ func TestWhoDecidedIsRememberedForAWhile(t *testing.T) {
 	set := func(id policy.ID, d ...policy.Decider) { k.note(map[policy.ID]*policy.Ruleset{id: {Deciders: d}}) }
 	set(7, policy.Decider{Objects: []string{"NetworkPolicy/a/b"}, Rule: -1}, policy.Decider{Objects: []string{"ClusterNetworkPolicy/c"}, Rule: 2, Name: "no"})
 	k.note(map[policy.ID]*policy.Ruleset{7: nil})
-	for decision, want := range map[policy.Decision]string{0: "isolated by NetworkPolicy/a/b", 1: "denied by ClusterNetworkPolicy/c, rule 2 (no)", 2: "isolated by policies that have changed since"} {
+	for decision, want := range map[policy.Decision]string{0: "isolated by NetworkPolicy/a/b", 1: `denied by ClusterNetworkPolicy/c, rule 3 "no"`, 2: "isolated by policies that have changed since"} {
 		if got, _ := k.reason(7, decision); got != want {
 			t.Errorf("%d: %q", decision, got)
 		}

@@ -60,6 +60,7 @@ type Backend struct {
 type Way struct {
 	Pairs   []Pair   `json:"pairs"`
 	Routes  []string `json:"routes"`            // each once
+	Notes   []string `json:"notes,omitempty"`   // what else is to be known of the way
 	Egress  *Side    `json:"egress,omitempty"`  // nil: the sender has no policies
 	Ingress *Side    `json:"ingress,omitempty"` // nil: the receiver has none
 	Allowed bool     `json:"allowed"`
@@ -78,18 +79,19 @@ type Side struct {
 	Allowed  bool     `json:"allowed"`
 	Reason   string   `json:"reason"`            // "rule", "isolated", "default", "own node" or "itself"
 	Decided  []string `json:"decided,omitempty"` // the policy whose rule did, or those that isolate
-	Rule     int      `json:"rule"`              // from 0; -1: no rule decided
+	Rule     int      `json:"rule,omitempty"`    // from 1; 0: no rule decided
 	RuleName string   `json:"ruleName,omitempty"`
 	Policies []Policy `json:"policies,omitempty"` // all that select the pod in this direction, in the order in which they count
 }
 
 // Policy is one that selects a pod, and its first rule that matches.
 type Policy struct {
-	Object   string `json:"object"`
-	Where    string `json:"where,omitempty"` // file and line
-	Tier     string `json:"tier"`            // "Admin", "NetworkPolicy" or "Baseline"
-	Priority int32  `json:"priority,omitempty"`
-	Rule     int    `json:"rule"` // from 0; -1: none matches
-	RuleName string `json:"ruleName,omitempty"`
-	Action   string `json:"action,omitempty"` // "Accept", "Deny" or "Pass"
+	Object     string `json:"object"`
+	Where      string `json:"where,omitempty"`    // file and line
+	Tier       string `json:"tier"`               // "Admin", "NetworkPolicy" or "Baseline"
+	Priority   *int32 `json:"priority,omitempty"` // nil: a NetworkPolicy has none
+	Rule       int    `json:"rule,omitempty"`     // from 1; 0: none matches
+	RuleName   string `json:"ruleName,omitempty"`
+	Action     string `json:"action,omitempty"`     // "Accept", "Deny" or "Pass"
+	NotReached bool   `json:"notReached,omitempty"` // it is not asked: all has been decided before
 }

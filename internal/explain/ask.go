@@ -1,13 +1,10 @@
 package explain
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/oracle"
@@ -31,23 +28,25 @@ func (c *Cluster) Ask(q Question) (Answer, error) {
 	}
 	dual := hasBoth(from.Addresses) && hasBoth(to.Addresses)
 	a := Answer{From: from.End, To: to.End, Protocol: protocolName(q.Protocol), Port: number, Ways: []Way{}}
-	met := false
+	var families []*family
 	for _, src := range from.Addresses {
 		for _, dst := range to.Addresses {
 			if src.Is4() == dst.Is4() {
-				met = true
+				f := &family{ipv4: src.Is4()}
+				families = append(families, f)
 				ch := c.choose(from, src, netip.AddrPortFrom(dst, number), q.Protocol)
+				f.refusals = slices.Clone(ch.refusals)
 				if dual {
-					ch.tellFamily(src.Is4())
+					ch.tellFamily(f.name())
 				}
-				c.follow(&a, from, src, ch, q.Protocol)
+				c.follow(&a, f, from, src, ch, q.Protocol)
 			}
 		}
 	}
-	if !met {
+	if len(families) == 0 {
 		return Answer{}, errors.New("the two ends have no address family in common")
 	}
-	a.judge()
+	a.judge(families)
 	return a, nil
 }
 
@@ -63,14 +62,16 @@ func hasBoth(list []netip.Addr) bool {
 }
 
 // follow adds what becomes of packets from an address to where the Services lead them.
-func (c *Cluster) follow(a *Answer, from end, src netip.Addr, ch choice, protocol cluster.Protocol) {
+func (c *Cluster) follow(a *Answer, f *family, from end, src netip.Addr, ch choice, protocol cluster.Protocol) {
 	if ch.service != nil {
 		a.addService(ch, c)
 	}
 	for _, to := range ch.backends {
 		w := c.Judge(src, to, protocol)
-		w.Routes = []string{c.route(from, src, to.Addr())}
-		a.addWay(w)
+		via := ch.via[to]
+		w.Routes = []string{c.route(from, src, to.Addr(), via)}
+		w.Notes = c.notes(w, via, protocol)
+		f.ways, a.Ways = addWay(f.ways, w), addWay(a.Ways, w)
 	}
 }
 
@@ -120,41 +121,81 @@ func (c *Cluster) who(a netip.Addr) string {
 	return ""
 }
 
+// side counts rules from 1, as people do.
 func (c *Cluster) side(j *oracle.Judgement) *Side {
 	if j == nil {
 		return nil
 	}
-	s := &Side{Pods: []string{j.Subject}, Allowed: j.Allowed, Reason: string(j.Reason), Rule: j.Rule, RuleName: j.RuleName}
+	s := &Side{Pods: []string{j.Subject}, Allowed: j.Allowed, Reason: string(j.Reason), Rule: j.Rule + 1, RuleName: j.RuleName}
 	for _, by := range j.By {
 		s.Decided = append(s.Decided, by.String())
 	}
 	for _, asked := range j.Asked {
-		s.Policies = append(s.Policies, Policy{
+		p := Policy{
 			Object: asked.Policy.String(), Where: c.where[asked.Policy.String()], Tier: string(asked.Tier),
-			Priority: asked.Priority, Rule: asked.Rule, RuleName: asked.RuleName, Action: asked.Action,
-		})
+			Rule: asked.Rule + 1, RuleName: asked.RuleName, Action: asked.Action,
+		}
+		if asked.Tier != oracle.NetworkPolicyTier {
+			p.Priority = &asked.Priority
+		}
+		s.Policies = append(s.Policies, p)
 	}
+	s.markUnasked(j.Egress)
 	return s
 }
 
+// markUnasked marks the policies that are not asked: those behind a decision and, of their own tier, those behind a Pass.
+// All NetworkPolicies are asked together, and decide.
+func (s *Side) markUnasked(egress bool) {
+	decided, passed := s.Reason == string(oracle.Itself) || s.Reason == string(oracle.OwnNode) && !egress, ""
+	isolated := false
+	for i := range s.Policies {
+		p := &s.Policies[i]
+		decided = decided || isolated && p.Tier == string(oracle.BaselineTier)
+		p.NotReached = decided || p.Tier == passed
+		switch {
+		case p.NotReached:
+		case p.Tier == string(oracle.NetworkPolicyTier):
+			isolated = true
+		case p.Action == "Pass":
+			passed = p.Tier
+		case p.Rule > 0:
+			decided = true
+		}
+	}
+}
+
 // addWay adds a way, or its addresses to one that is like it.
-func (a *Answer) addWay(w Way) {
-	for i := range a.Ways {
-		same := &a.Ways[i]
+func addWay(list []Way, w Way) []Way {
+	for i := range list {
+		same := &list[i]
 		if !alike(same.Egress, w.Egress) || !alike(same.Ingress, w.Ingress) {
 			continue
 		}
 		same.Pairs = append(same.Pairs, w.Pairs...)
-		same.Routes = union(same.Routes, w.Routes)
+		same.Routes, same.Notes = union(same.Routes, w.Routes), union(same.Notes, w.Notes)
 		if w.Egress != nil {
 			same.Egress.Pods = union(same.Egress.Pods, w.Egress.Pods)
 		}
 		if w.Ingress != nil {
 			same.Ingress.Pods = union(same.Ingress.Pods, w.Ingress.Pods)
 		}
-		return
+		return list
 	}
-	a.Ways = append(a.Ways, w)
+	return append(list, w.clone())
+}
+
+// clone copies all that addWay changes.
+func (w Way) clone() Way {
+	w.Pairs, w.Routes, w.Notes = slices.Clone(w.Pairs), slices.Clone(w.Routes), slices.Clone(w.Notes)
+	for _, side := range []**Side{&w.Egress, &w.Ingress} {
+		if *side != nil {
+			s := **side
+			s.Pods = slices.Clone(s.Pods)
+			*side = &s
+		}
+	}
+	return w
 }
 
 // alike says whether two pods' policies say the same in the same words.
@@ -174,47 +215,4 @@ func union(list, more []string) []string {
 		}
 	}
 	return list
-}
-
-// judge sums the ways up.
-func (a *Answer) judge() {
-	var reasons []string
-	allowed := 0
-	if a.Service != nil {
-		reasons = append(reasons, a.Service.Refusals...)
-	}
-	for _, w := range a.Ways {
-		if w.Allowed {
-			allowed++
-		}
-		reasons = union(reasons, w.Blame())
-	}
-	a.Allowed = allowed > 0 && len(reasons) == 0
-	switch {
-	case a.Allowed:
-		a.Verdict = "allowed"
-	case allowed == 0 && len(a.Ways) == 0:
-		a.Verdict = cmp.Or(strings.Join(reasons, "; "), "dropped: no node can choose a backend")
-	case allowed == 0:
-		a.Verdict = "denied: " + strings.Join(reasons, "; ")
-	default:
-		a.Verdict = "allowed for some packets only: " + strings.Join(reasons, "; ")
-	}
-}
-
-// Blame says which end denies the packets, and by what.
-func (w Way) Blame() (texts []string) {
-	for _, s := range w.sides() {
-		if !s.Allowed {
-			texts = append(texts, fmt.Sprintf("%s %s, %s", s.direction, few(s.Pods), s.Blame()))
-		}
-	}
-	return texts
-}
-
-func few(names []string) string {
-	if len(names) <= 2 {
-		return strings.Join(names, " and ")
-	}
-	return fmt.Sprintf("%s and %d others", names[0], len(names)-1)
 }

@@ -6,30 +6,39 @@ import (
 	"strings"
 )
 
-// Because says why a side allows or denies, as what follows the name of the pod.
-func (s *Side) Because() string {
+// Because says why a side, of the direction "egress" or "ingress", allows or denies: what follows the names of its pods.
+func (s *Side) Because(direction string) string {
+	is, it, its := "is", "it", "its"
+	if len(s.Pods) > 1 {
+		is, it, its = "are", "them", "their"
+	}
 	switch s.Reason {
 	case "rule":
-		return fmt.Sprintf("%s by %s, %s", s.verb(), s.placed(s.Decided[0]), RuleText(s.Rule, s.RuleName))
+		verdict := "denied"
+		if s.Allowed {
+			verdict = "allowed"
+		}
+		return fmt.Sprintf("%s %s by %s, %s", is, verdict, s.placed(s.Decided[0]), RuleText(s.Rule, s.RuleName))
 	case "isolated":
 		var placed []string
 		for _, object := range s.Decided {
 			placed = append(placed, s.placed(object))
 		}
-		does, their := "isolates", "its"
+		isolates, theirs := "isolates", "its"
 		if len(placed) > 1 {
-			does, their = "isolate", "their"
+			isolates, theirs = "isolate", "their"
 		}
-		return fmt.Sprintf("is denied: %s %s it, and none of %s rules matches", strings.Join(placed, ", "), does, their)
+		return fmt.Sprintf("%s denied: %s %s %s, and none of %s rules matches", is, strings.Join(placed, ", "), isolates, it, theirs)
 	case "own node":
-		return "is allowed: no NetworkPolicy parts a pod from its own node"
+		return is + " allowed: no NetworkPolicy parts a pod from its own node"
 	case "itself":
-		return "is allowed: a pod always reaches itself"
+		return is + " allowed: a pod always reaches itself"
 	}
-	if len(s.Policies) == 0 {
-		return "is allowed: no policy selects it"
+	text := fmt.Sprintf("%s allowed: no policy isolates %s %s", is, its, direction)
+	if len(s.Policies) > 0 {
+		text += ", and no rule denies this"
 	}
-	return "is allowed: no policy isolates it, and no rule denies this"
+	return text
 }
 
 // Blame names what denies, in few words.
@@ -40,19 +49,12 @@ func (s *Side) Blame() string {
 	return "isolated by " + strings.Join(s.Decided, ", ")
 }
 
-func (s *Side) verb() string {
-	if s.Allowed {
-		return "is allowed"
-	}
-	return "is denied"
-}
-
-// RuleText is a rule's position as people count, from 1, and its name.
+// RuleText is a rule's position, from 1, and its name.
 func RuleText(rule int, name string) string {
 	if name == "" {
-		return fmt.Sprintf("rule %d", rule+1)
+		return fmt.Sprintf("rule %d", rule)
 	}
-	return fmt.Sprintf("rule %d %q", rule+1, name)
+	return fmt.Sprintf("rule %d %q", rule, name)
 }
 
 // placed is an object's name with its manifest.

@@ -16,6 +16,7 @@ type choice struct {
 	service  *Service // nil: none has it
 	backends []netip.AddrPort
 	refusals []string
+	via      map[netip.AddrPort][]cluster.Node // of a client outside: which nodes may choose a backend; nil: the Service's have no say
 }
 
 // choose asks the Services what becomes of a client's packet to an address.
@@ -30,7 +31,7 @@ func (c *Cluster) choose(from end, src netip.Addr, to netip.AddrPort, protocol c
 	if s == nil {
 		return c.notServed(to, protocol, at)
 	}
-	found := choice{service: s}
+	found := choice{service: s, via: map[netip.AddrPort][]cluster.Node{}}
 	if refusal := c.notAdmitted(s, src, to.Addr()); refusal != "" {
 		found.refusals = []string{refusal}
 		return found
@@ -44,6 +45,11 @@ func (c *Cluster) choose(from end, src netip.Addr, to netip.AddrPort, protocol c
 			found.add(fmt.Sprintf("dropped at %s: no endpoint there, and the policy is Local", n.Name))
 		case oracle.Choose:
 			found.backends = append(found.backends, slices.Collect(maps.Keys(backends))...)
+			for b := range backends {
+				if c.isOutside(from) {
+					found.via[b] = append(found.via[b], n)
+				}
+			}
 		}
 	}
 	slices.SortFunc(found.backends, netip.AddrPort.Compare)
@@ -58,11 +64,7 @@ func (ch *choice) add(refusal string) {
 }
 
 // tellFamily says of refusals which family they are of.
-func (ch *choice) tellFamily(ipv4 bool) {
-	family := "IPv6"
-	if ipv4 {
-		family = "IPv4"
-	}
+func (ch *choice) tellFamily(family string) {
 	for i, r := range ch.refusals {
 		ch.refusals[i] = family + " " + r
 	}
@@ -74,7 +76,7 @@ func (c *Cluster) choosers(from end, to netip.Addr) (nodes []cluster.Node, outsi
 	own, at := c.host(from), c.nodeAt(to)
 	switch {
 	case at != nil:
-		return []cluster.Node{*at}, (from.pod == nil || from.pod.host) && (own == nil || own.Name != at.Name)
+		return []cluster.Node{*at}, isHost(from) && (own == nil || own.Name != at.Name)
 	case own != nil:
 		return []cluster.Node{*own}, false
 	case from.pod != nil: // of a node that nobody knows

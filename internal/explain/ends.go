@@ -5,17 +5,17 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// end is one end of a question. At most one of pod, node and service is set.
+// end is one end of a question. At most one of pod, node, vacant and service is set.
 type end struct {
 	End
 	pod     *pod
 	node    *cluster.Node
+	vacant  *cluster.Node // in whose pod CIDRs the address is, which no pod has
 	service *cluster.Service
 }
 
@@ -34,14 +34,16 @@ func (c *Cluster) end(text string, destination bool) (end, error) {
 		return end{}, fmt.Errorf("%s sends nothing: name a pod, a node or an address as FROM", text)
 	case len(parts) > 2 || slices.Contains(parts, ""):
 		return end{}, fmt.Errorf("%q is no end of a connection: want NAMESPACE/NAME, node/NAME, svc/NAMESPACE/NAME or an address", text)
-	case len(parts) == 1:
-		text = "default/" + text
 	}
 	return c.named(text, destination)
 }
 
 // named is a pod or, if there is no such pod, a Service.
-func (c *Cluster) named(name string, destination bool) (end, error) {
+func (c *Cluster) named(text string, destination bool) (end, error) {
+	name := text
+	if !strings.Contains(text, "/") {
+		name = "default/" + text
+	}
 	raw := c.rawService(name)
 	if p := c.podNamed(name); p != nil {
 		e, err := podEnd(p)
@@ -51,18 +53,45 @@ func (c *Cluster) named(name string, destination bool) (end, error) {
 		return e, err
 	}
 	if raw == nil || !destination {
-		return end{}, fmt.Errorf("there is no pod %s", c.orService(name, destination))
+		return end{}, c.nobody(text, name, destination)
 	}
 	e, err := c.serviceEnd(name)
 	e.Note = "there is no pod of this name"
 	return e, err
 }
 
-func (c *Cluster) orService(name string, destination bool) string {
+// nobody says that nobody has a name, and what may be meant. Text is as it was written.
+func (c *Cluster) nobody(text, name string, destination bool) error {
+	what := "there is no pod " + name
 	if destination {
-		return name + ", and no Service"
+		what += ", and no Service"
 	}
-	return name
+	first, _, _ := strings.Cut(text, "/")
+	namespace, short, _ := strings.Cut(name, "/")
+	switch _, err := netip.ParsePrefix(text); {
+	case err == nil:
+		return fmt.Errorf("%s is a block of addresses: name one of them", text)
+	case strings.ContainsAny(first, ".:"): // no namespace has these
+		return fmt.Errorf("%s is no address, and %s", text, what)
+	case namespace == "svc" && !destination:
+		return fmt.Errorf("%s; a Service sends nothing: name a pod, a node or an address as FROM", what)
+	case namespace == "svc":
+		return fmt.Errorf("%s: a Service is svc/NAMESPACE/NAME, such as svc/%s/%s", what, c.namespaceOf(short), short)
+	}
+	return errors.New(what)
+}
+
+// namespaceOf is where a Service of that name is, or might be.
+func (c *Cluster) namespaceOf(service string) string {
+	found := "default"
+	for _, s := range c.objects.Services {
+		if s.Name == service && s.Namespace == "default" {
+			return s.Namespace
+		} else if s.Name == service {
+			found = s.Namespace
+		}
+	}
+	return found
 }
 
 func podEnd(p *pod) (end, error) {
@@ -107,6 +136,8 @@ func (c *Cluster) address(a netip.Addr) (end, error) {
 		e.node, e.Kind, e.Name = n, "node", n.Name
 	} else if s := c.serviceAt(a); s != nil {
 		e.service, e.Note = s, "a cluster IP of Service "+s.String()
+	} else {
+		e.vacant = c.nodeOfPodsAt(a)
 	}
 	return e, nil
 }
@@ -129,65 +160,10 @@ func (c *Cluster) host(e end) *cluster.Node {
 	case e.pod != nil:
 		return c.nodeNamed(e.pod.node)
 	}
-	return nil
+	return e.vacant
 }
 
-// portOf finds the port that is asked for.
-func (e end) portOf(q Question) (uint16, error) {
-	if q.Protocol == ICMP {
-		if q.Port != "" {
-			return 0, errors.New("ICMP has no ports")
-		}
-		return 0, nil
-	}
-	if n, err := strconv.ParseUint(q.Port, 10, 16); err == nil && n > 0 {
-		return uint16(n), nil
-	} else if strings.Trim(q.Port, "0123456789") == "" && q.Port != "" {
-		return 0, fmt.Errorf("%s is not a port: want 1 to 65535", q.Port)
-	}
-	var numbers []uint16
-	for _, p := range e.ports() {
-		if p.protocol == q.Protocol && (q.Port == "" || p.name == q.Port) && !slices.Contains(numbers, p.number) {
-			numbers = append(numbers, p.number)
-		}
-	}
-	switch {
-	case len(numbers) == 1:
-		return numbers[0], nil
-	case q.Port == "":
-		return 0, fmt.Errorf("say which port: %s:PORT%s", q.To, e.hasPorts())
-	case len(numbers) > 1:
-		return 0, fmt.Errorf("%s has several %s ports of the name %s: say a number", e.label(), q.Protocol, q.Port)
-	}
-	return 0, fmt.Errorf("%s has no %s port of the name %s%s", e.label(), q.Protocol, q.Port, e.hasPorts())
-}
-
-func (e end) ports() (list []port) {
-	switch {
-	case e.service != nil:
-		for _, p := range e.service.Ports {
-			list = append(list, port{p.Name, p.Protocol, p.Port})
-		}
-	case e.pod != nil:
-		return e.pod.ports
-	}
-	return list
-}
-
-func (e end) hasPorts() string {
-	var texts []string
-	for _, p := range e.ports() {
-		text := fmt.Sprintf("%d/%s", p.number, p.protocol)
-		if p.name != "" {
-			text = p.name + " " + text
-		}
-		texts = append(texts, text)
-	}
-	if len(texts) == 0 {
-		return ""
-	}
-	return " (it has " + strings.Join(texts, ", ") + ")"
-}
+func (c *Cluster) isOutside(e end) bool { return e.pod == nil && c.host(e) == nil }
 
 // label names an end for people.
 func (e End) label() string {

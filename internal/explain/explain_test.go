@@ -112,6 +112,7 @@ func TestAnAnswerSaysTheWay(t *testing.T) {
 		{"ns/host", "198.51.100.1", "out of the cluster from node-2"},
 		{"ns/near", "10.2.0.77", "to node-2, where no pod has the address: unreachable"},
 		{"198.51.100.1", "ns/near", "from outside the cluster to node-1"},
+		{"10.2.0.77", "ns/near", "from node-2, where no pod has the address: nobody sends from it"},
 		{"198.51.100.1", "198.51.100.2", "outside the cluster from end to end"},
 		{"ns/lost", "ns/near", `from node "node-9", of which there is no object`},
 		{"ns/near", "ns/lost", `to node "node-9", of which there is no object`},

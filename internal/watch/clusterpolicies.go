@@ -23,10 +23,10 @@ func readClusterPolicy(o *policyv1alpha2.ClusterNetworkPolicy) (*cluster.Cluster
 		for i, f := range rule.From {
 			peers[i].Namespaces, peers[i].Pods = f.Namespaces, f.Pods
 		}
-		p.Ingress = append(p.Ingress, r.clusterRule(fmt.Sprintf("ingress rule %d", i), rule.Name, rule.Action, peers, rule.Protocols))
+		p.Ingress = append(p.Ingress, r.clusterRule(fmt.Sprintf("ingress rule %d", i+1), rule.Name, rule.Action, peers, rule.Protocols))
 	}
 	for i, rule := range o.Spec.Egress {
-		p.Egress = append(p.Egress, r.clusterRule(fmt.Sprintf("egress rule %d", i), rule.Name, rule.Action, rule.To, rule.Protocols))
+		p.Egress = append(p.Egress, r.clusterRule(fmt.Sprintf("egress rule %d", i+1), rule.Name, rule.Action, rule.To, rule.Protocols))
 	}
 	placed := r.place(p, o.Spec.Tier)
 	if about := r.subject(p, &o.Spec.Subject); !placed || !about {
@@ -139,7 +139,7 @@ func readClusterPeers(rule *cluster.PolicyRule, peers []policyv1alpha2.ClusterNe
 		read, bad := readClusterPeer(&peers[i])
 		rule.Peers = append(rule.Peers, read...)
 		for _, err := range bad {
-			errs = append(errs, fmt.Errorf("peer %d: %w", i, err))
+			errs = append(errs, fmt.Errorf("peer %d: %w", i+1, err))
 		}
 	}
 	return errs
@@ -190,7 +190,7 @@ func readClusterPorts(rule *cluster.PolicyRule, peers []policyv1alpha2.ClusterNe
 			err = errors.New("destinationNamedPort does not go with networks, nodes and domainNames")
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("protocol %d: %w", i, err))
+			errs = append(errs, fmt.Errorf("protocol %d: %w", i+1, err))
 		} else {
 			rule.Ports = append(rule.Ports, port)
 		}

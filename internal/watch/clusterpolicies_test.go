@@ -33,45 +33,45 @@ func TestClusterPoliciesSayWhatTheySay(t *testing.T) {
 
 		// What cannot be read: of what accepts.
 		{"a peer of a later version, accepted", admin("{action: Accept, to: [{namespaces: {}}, {}]}"),
-			all + " egress accept  peers= ports=\nproblem: egress rule 0: peer 1: has not exactly one field that this version of Polder knows: the rule matches nothing\n"},
+			all + " egress accept  peers= ports=\nproblem: egress rule 1: peer 2: has not exactly one field that this version of Polder knows: the rule matches nothing\n"},
 		{"a peer with two fields, accepted", admin("{action: Accept, to: [{namespaces: {}, networks: [10.0.0.0/8]}]}"),
-			all + " egress accept  peers= ports=\nproblem: egress rule 0: peer 0: has not exactly one field that this version of Polder knows: the rule matches nothing\n"},
-		{"no peers, accepted", admin("{action: Accept, to: []}"), all + " egress accept  peers= ports=all\nproblem: egress rule 0: it has no peers: it matches nothing\n"},
+			all + " egress accept  peers= ports=\nproblem: egress rule 1: peer 1: has not exactly one field that this version of Polder knows: the rule matches nothing\n"},
+		{"no peers, accepted", admin("{action: Accept, to: []}"), all + " egress accept  peers= ports=all\nproblem: egress rule 1: it has no peers: it matches nothing\n"},
 		{"networks, accepted", admin("{action: Accept, to: [{networks: [10.0.0.0/8, 10.0.0/8]}, {nodes: {}}]}"),
-			all + " egress accept  peers=[10.0.0.0/8-[]]nodes{} ports=all\nproblem: egress rule 0: peer 0: \"10.0.0/8\" is not a CIDR: it matches nothing\n"},
+			all + " egress accept  peers=[10.0.0.0/8-[]]nodes{} ports=all\nproblem: egress rule 1: peer 1: \"10.0.0/8\" is not a CIDR: it matches nothing\n"},
 		{"domain names, accepted", admin("{action: Accept, to: [{domainNames: [example.org]}, {nodes: {}}]}"),
-			all + " egress accept  peers=nodes{} ports=all\nproblem: egress rule 0: peer 0: domainNames are not supported: it matches nothing\n"},
+			all + " egress accept  peers=nodes{} ports=all\nproblem: egress rule 1: peer 1: domainNames are not supported: it matches nothing\n"},
 		{"ports, accepted", admin("{action: Accept, to: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 65536}}}, {udp: {destinationPort: {range: {start: 9, end: 8}}}}, {destinationNamedPort: a_b}]}"),
 			all + " egress accept  peers={}/{} ports=\n" +
-				"problem: egress rule 0: protocol 0: 65536 is not a port: it matches nothing\n" +
-				"problem: egress rule 0: protocol 1: ports 9 to 8: the last is before the first: it matches nothing\n" +
-				"problem: egress rule 0: protocol 2: \"a_b\" is neither a port's name nor a number: it matches nothing\n"},
+				"problem: egress rule 1: protocol 1: 65536 is not a port: it matches nothing\n" +
+				"problem: egress rule 1: protocol 2: ports 9 to 8: the last is before the first: it matches nothing\n" +
+				"problem: egress rule 1: protocol 3: \"a_b\" is neither a port's name nor a number: it matches nothing\n"},
 		{"protocols of a later version, accepted", admin("{action: Accept, to: [{namespaces: {}}], protocols: [{}, {tcp: {}}, {tcp: {destinationPort: {}}}, {udp: {destinationPort: {number: 8, range: {start: 8, end: 9}}}}]}"),
 			all + " egress accept  peers= ports=\n" +
-				"problem: egress rule 0: protocol 0: has not exactly one field that this version of Polder knows: the rule matches nothing\n" +
-				"problem: egress rule 0: protocol 1: has not exactly one field that this version of Polder knows: the rule matches nothing\n" +
-				"problem: egress rule 0: protocol 2: has not exactly one field that this version of Polder knows: the rule matches nothing\n" +
-				"problem: egress rule 0: protocol 3: has not exactly one field that this version of Polder knows: the rule matches nothing\n"},
+				"problem: egress rule 1: protocol 1: has not exactly one field that this version of Polder knows: the rule matches nothing\n" +
+				"problem: egress rule 1: protocol 2: has not exactly one field that this version of Polder knows: the rule matches nothing\n" +
+				"problem: egress rule 1: protocol 3: has not exactly one field that this version of Polder knows: the rule matches nothing\n" +
+				"problem: egress rule 1: protocol 4: has not exactly one field that this version of Polder knows: the rule matches nothing\n"},
 		{"an empty list of protocols", admin("{action: Accept, to: [{namespaces: {}}], protocols: []}"),
-			all + " egress accept  peers={}/{} ports=\nproblem: egress rule 0: its list of protocols is empty, which is not the same as none: it matches nothing\n"},
+			all + " egress accept  peers={}/{} ports=\nproblem: egress rule 1: its list of protocols is empty, which is not the same as none: it matches nothing\n"},
 		{"a port's name with a network", admin("{action: Accept, to: [{networks: [10.0.0.0/8]}], protocols: [{destinationNamedPort: http}]}"),
-			all + " egress accept  peers=[10.0.0.0/8-[]] ports=\nproblem: egress rule 0: protocol 0: destinationNamedPort does not go with networks, nodes and domainNames: it matches nothing\n"},
+			all + " egress accept  peers=[10.0.0.0/8-[]] ports=\nproblem: egress rule 1: protocol 1: destinationNamedPort does not go with networks, nodes and domainNames: it matches nothing\n"},
 
 		// Of what denies or passes.
 		{"a peer of a later version, denied", admin("{action: Deny, to: [{nodes: {}}, {}], protocols: [{tcp: {destinationPort: {number: 1}}}]}"),
-			all + " egress deny  peers=all ports=all\nproblem: egress rule 0: peer 1: has not exactly one field that this version of Polder knows: the rule denies everything\n"},
+			all + " egress deny  peers=all ports=all\nproblem: egress rule 1: peer 2: has not exactly one field that this version of Polder knows: the rule denies everything\n"},
 		{"a peer of a later version, passed", admin("{name: x, action: Pass, to: [{}]}"),
-			all + " egress deny x peers=all ports=all\nproblem: egress rule 0: peer 0: has not exactly one field that this version of Polder knows: the rule denies everything\n"},
+			all + " egress deny x peers=all ports=all\nproblem: egress rule 1: peer 1: has not exactly one field that this version of Polder knows: the rule denies everything\n"},
 		{"a network, denied", admin("{action: Deny, to: [{networks: [10.0.0/8]}]}"),
-			all + " egress deny  peers=all ports=all\nproblem: egress rule 0: peer 0: \"10.0.0/8\" is not a CIDR: the rule denies everything\n"},
+			all + " egress deny  peers=all ports=all\nproblem: egress rule 1: peer 1: \"10.0.0/8\" is not a CIDR: the rule denies everything\n"},
 		{"a selector, denied", admin("{action: Deny, to: [{nodes: {matchExpressions: [{key: a, operator: Is}]}}]}"),
-			all + " egress deny  peers=all ports=all\nproblem: egress rule 0: peer 0: \"Is\" is not a valid label selector operator: the rule denies everything\n"},
+			all + " egress deny  peers=all ports=all\nproblem: egress rule 1: peer 1: \"Is\" is not a valid label selector operator: the rule denies everything\n"},
 		{"domain names, passed", admin("{action: Pass, to: [{domainNames: [example.org]}]}"),
-			all + " egress deny  peers=all ports=all\nproblem: egress rule 0: peer 0: domainNames are not supported: the rule denies everything\n"},
+			all + " egress deny  peers=all ports=all\nproblem: egress rule 1: peer 1: domainNames are not supported: the rule denies everything\n"},
 		{"a protocol, denied", admin("{action: Deny, to: [{nodes: {}}], protocols: [{}]}"),
-			all + " egress deny  peers=all ports=all\nproblem: egress rule 0: protocol 0: has not exactly one field that this version of Polder knows: the rule denies everything\n"},
+			all + " egress deny  peers=all ports=all\nproblem: egress rule 1: protocol 1: has not exactly one field that this version of Polder knows: the rule denies everything\n"},
 		{"an action", admin("{action: Log, to: [{nodes: {}}]}"),
-			all + " egress deny  peers=all ports=all\nproblem: egress rule 0: action \"Log\" is none of Accept, Deny and Pass: the rule denies everything\n"},
+			all + " egress deny  peers=all ports=all\nproblem: egress rule 1: action \"Log\" is none of Accept, Deny and Pass: the rule denies everything\n"},
 
 		// Of the policy.
 		{"a tier", "{tier: Developer, priority: 5, subject: {namespaces: {matchLabels: {a: b}}}, ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}], egress: [{action: Pass, to: [{nodes: {}}]}]}",

@@ -91,7 +91,7 @@ func TestPoliciesOfTheAPIAreFollowed(t *testing.T) {
 			unknown.Spec.Egress[0].To[0].Networks = nil
 			f.put(unknown)
 			awaitText(t, k, nodeA+"cluster policy c Admin 7 of {}/{}\n egress deny  peers=all ports=all\n"+
-				"problem ClusterNetworkPolicy/c: egress rule 0: peer 0: has not exactly one field that this version of Polder knows: the rule denies everything\n")
+				"problem ClusterNetworkPolicy/c: egress rule 1: peer 1: has not exactly one field that this version of Polder knows: the rule denies everything\n")
 		})
 	}
 }

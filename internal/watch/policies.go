@@ -42,13 +42,13 @@ func readNetworkPolicy(o *networkingv1.NetworkPolicy) (*cluster.NetworkPolicy, [
 	if ingress {
 		p.Ingress = &cluster.PolicyRules{}
 		for i, rule := range o.Spec.Ingress {
-			p.Ingress.Rules = append(p.Ingress.Rules, r.rule(fmt.Sprintf("ingress rule %d", i), rule.From, rule.Ports))
+			p.Ingress.Rules = append(p.Ingress.Rules, r.rule(fmt.Sprintf("ingress rule %d", i+1), rule.From, rule.Ports))
 		}
 	}
 	if egress {
 		p.Egress = &cluster.PolicyRules{}
 		for i, rule := range o.Spec.Egress {
-			p.Egress.Rules = append(p.Egress.Rules, r.rule(fmt.Sprintf("egress rule %d", i), rule.To, rule.Ports))
+			p.Egress.Rules = append(p.Egress.Rules, r.rule(fmt.Sprintf("egress rule %d", i+1), rule.To, rule.Ports))
 		}
 	}
 	return p, r.problems
@@ -89,14 +89,14 @@ func (r *policyReader) rule(where string, peers []networkingv1.NetworkPolicyPeer
 	rule := cluster.PolicyRule{AllPeers: len(peers) == 0, AllPorts: len(ports) == 0}
 	for i := range peers {
 		if peer, err := readPeer(&peers[i]); err != nil {
-			r.problem("%s, peer %d: %v: it matches nothing", where, i, err)
+			r.problem("%s, peer %d: %v: it matches nothing", where, i+1, err)
 		} else {
 			rule.Peers = append(rule.Peers, peer)
 		}
 	}
 	for i := range ports {
 		if port, err := readPolicyPort(&ports[i]); err != nil {
-			r.problem("%s, port %d: %v: it matches nothing", where, i, err)
+			r.problem("%s, port %d: %v: it matches nothing", where, i+1, err)
 		} else {
 			rule.Ports = append(rule.Ports, port)
 		}

@@ -55,44 +55,44 @@ func TestNetworkPoliciesSayWhatTheySay(t *testing.T) {
 		{"a type", "{policyTypes: [ingress]}", all + in + out + "problem: policyTypes: \"ingress\" is none of Ingress and Egress: both directions are isolated\n"},
 		{"a subject's operator", "{podSelector: {matchExpressions: [{key: a, operator: Is}]}, ingress: [{}], policyTypes: [Ingress]}",
 			all + in + "problem: podSelector: \"Is\" is not a valid label selector operator: every pod of the namespace is selected, and no rule counts\n"},
-		{"a peer with nothing", "{ingress: [{from: [{}]}]}", all + in + " ingress accept  peers= ports=all\nproblem: ingress rule 0, peer 0: it has neither selectors nor an ipBlock: it matches nothing\n"},
+		{"a peer with nothing", "{ingress: [{from: [{}]}]}", all + in + " ingress accept  peers= ports=all\nproblem: ingress rule 1, peer 1: it has neither selectors nor an ipBlock: it matches nothing\n"},
 		{"a peer with both", "{ingress: [{from: [{podSelector: {}, ipBlock: {cidr: 10.0.0.0/8}}, {podSelector: {}}]}]}",
-			all + in + " ingress accept  peers={} ports=all\nproblem: ingress rule 0, peer 0: it has selectors and an ipBlock, of which it can have one: it matches nothing\n"},
+			all + in + " ingress accept  peers={} ports=all\nproblem: ingress rule 1, peer 1: it has selectors and an ipBlock, of which it can have one: it matches nothing\n"},
 		{"a peer's selectors", "{ingress: [{from: [{podSelector: {matchExpressions: [{key: a, operator: In}]}}, {namespaceSelector: {matchLabels: {'a b': c}}}]}]}",
 			all + in + " ingress accept  peers= ports=all\n" +
-				"problem: ingress rule 0, peer 0: podSelector: values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty: it matches nothing\n" +
-				"problem: ingress rule 0, peer 1: namespaceSelector: key: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName', or 'my.name', or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'): it matches nothing\n"},
+				"problem: ingress rule 1, peer 1: podSelector: values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty: it matches nothing\n" +
+				"problem: ingress rule 1, peer 2: namespaceSelector: key: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName', or 'my.name', or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'): it matches nothing\n"},
 		{"blocks that are none", "{egress: [{to: [{ipBlock: {cidr: 010.0.0.0/8}}, {ipBlock: {cidr: 10.0.0.0}}, {ipBlock: {cidr: '::ffff:10.0.0.0/104'}}, {ipBlock: {}}]}], policyTypes: [Egress]}",
 			all + out + " egress accept  peers= ports=all\n" +
-				"problem: egress rule 0, peer 0: \"010.0.0.0/8\" is not a CIDR: it matches nothing\n" +
-				"problem: egress rule 0, peer 1: \"10.0.0.0\" is not a CIDR: it matches nothing\n" +
-				"problem: egress rule 0, peer 2: \"::ffff:10.0.0.0/104\" is not a CIDR: it matches nothing\n" +
-				"problem: egress rule 0, peer 3: \"\" is not a CIDR: it matches nothing\n"},
+				"problem: egress rule 1, peer 1: \"010.0.0.0/8\" is not a CIDR: it matches nothing\n" +
+				"problem: egress rule 1, peer 2: \"10.0.0.0\" is not a CIDR: it matches nothing\n" +
+				"problem: egress rule 1, peer 3: \"::ffff:10.0.0.0/104\" is not a CIDR: it matches nothing\n" +
+				"problem: egress rule 1, peer 4: \"\" is not a CIDR: it matches nothing\n"},
 		{"excepts", "{egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/7]}}, {ipBlock: {cidr: '::/0', except: [10.0.0.0/8]}}, {ipBlock: {cidr: 10.0.0.0/8, except: [x]}}]}], policyTypes: [Egress]}",
 			all + out + " egress accept  peers= ports=all\n" +
-				"problem: egress rule 0, peer 0: except \"11.0.0.0/16\" is not within 10.0.0.0/8: it matches nothing\n" +
-				"problem: egress rule 0, peer 1: except \"10.0.0.0/7\" is not within 10.0.0.0/8: it matches nothing\n" +
-				"problem: egress rule 0, peer 2: except \"10.0.0.0/8\" is not within ::/0: it matches nothing\n" +
-				"problem: egress rule 0, peer 3: \"x\" is not a CIDR: it matches nothing\n"},
+				"problem: egress rule 1, peer 1: except \"11.0.0.0/16\" is not within 10.0.0.0/8: it matches nothing\n" +
+				"problem: egress rule 1, peer 2: except \"10.0.0.0/7\" is not within 10.0.0.0/8: it matches nothing\n" +
+				"problem: egress rule 1, peer 3: except \"10.0.0.0/8\" is not within ::/0: it matches nothing\n" +
+				"problem: egress rule 1, peer 4: \"x\" is not a CIDR: it matches nothing\n"},
 		{"protocols", "{ingress: [{ports: [{protocol: tcp, port: 80}, {protocol: '', port: 81}, {protocol: ICMP}]}]}",
 			all + in + " ingress accept  peers=all ports=\n" +
-				"problem: ingress rule 0, port 0: \"tcp\" is none of TCP, UDP and SCTP: it matches nothing\n" +
-				"problem: ingress rule 0, port 1: the protocol is empty: it matches nothing\n" +
-				"problem: ingress rule 0, port 2: \"ICMP\" is none of TCP, UDP and SCTP: it matches nothing\n"},
+				"problem: ingress rule 1, port 1: \"tcp\" is none of TCP, UDP and SCTP: it matches nothing\n" +
+				"problem: ingress rule 1, port 2: the protocol is empty: it matches nothing\n" +
+				"problem: ingress rule 1, port 3: \"ICMP\" is none of TCP, UDP and SCTP: it matches nothing\n"},
 		{"port numbers", "{ingress: [{ports: [{port: 0}, {port: 65536}, {port: -1}, {port: '80'}, {port: ''}, {port: a_b}]}]}",
 			all + in + " ingress accept  peers=all ports=\n" +
-				"problem: ingress rule 0, port 0: 0 is not a port: it matches nothing\n" +
-				"problem: ingress rule 0, port 1: 65536 is not a port: it matches nothing\n" +
-				"problem: ingress rule 0, port 2: -1 is not a port: it matches nothing\n" +
-				"problem: ingress rule 0, port 3: \"80\" is neither a port's name nor a number: it matches nothing\n" +
-				"problem: ingress rule 0, port 4: \"\" is neither a port's name nor a number: it matches nothing\n" +
-				"problem: ingress rule 0, port 5: \"a_b\" is neither a port's name nor a number: it matches nothing\n"},
+				"problem: ingress rule 1, port 1: 0 is not a port: it matches nothing\n" +
+				"problem: ingress rule 1, port 2: 65536 is not a port: it matches nothing\n" +
+				"problem: ingress rule 1, port 3: -1 is not a port: it matches nothing\n" +
+				"problem: ingress rule 1, port 4: \"80\" is neither a port's name nor a number: it matches nothing\n" +
+				"problem: ingress rule 1, port 5: \"\" is neither a port's name nor a number: it matches nothing\n" +
+				"problem: ingress rule 1, port 6: \"a_b\" is neither a port's name nor a number: it matches nothing\n"},
 		{"ends of ranges", "{ingress: [{ports: [{endPort: 9}, {port: http, endPort: 9}, {port: 9, endPort: 8}, {port: 9, endPort: 65536}]}]}",
 			all + in + " ingress accept  peers=all ports=\n" +
-				"problem: ingress rule 0, port 0: endPort goes with a port that is a number: it matches nothing\n" +
-				"problem: ingress rule 0, port 1: endPort goes with a port that is a number: it matches nothing\n" +
-				"problem: ingress rule 0, port 2: ports 9 to 8: the last is before the first: it matches nothing\n" +
-				"problem: ingress rule 0, port 3: 65536 is not a port: it matches nothing\n"},
+				"problem: ingress rule 1, port 1: endPort goes with a port that is a number: it matches nothing\n" +
+				"problem: ingress rule 1, port 2: endPort goes with a port that is a number: it matches nothing\n" +
+				"problem: ingress rule 1, port 3: ports 9 to 8: the last is before the first: it matches nothing\n" +
+				"problem: ingress rule 1, port 4: 65536 is not a port: it matches nothing\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, said(t, policy(tc.spec))); diff != "" {
