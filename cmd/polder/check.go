@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -23,7 +24,7 @@ func check(e env, args []string) error {
 	f := newFlags("check", "[--policies] [--kubeconfig FILE | --local] [-o json]", `
 Proves with packets that the network keeps its laws: nodes and pods reach each other by their own addresses, by TCP
 and UDP, in both families, with full-size packets. It opens sockets inside the network namespaces of nodes and pods,
-needs nothing installed in pods, and trusts nothing that an agent says.
+needs nothing installed in pods, and trusts nothing that an agent says. What the cluster's policies deny is left out.
 
 With --policies it proves instead that packets get through exactly where the cluster's policies let them, as 'polder
 explain' reads them: for random pairs, and for all pairs at the ports that pods declare.
@@ -95,9 +96,18 @@ func (c checkFlags) options(ctx context.Context, e env) (string, probe.Options, 
 
 // runCheck checks, shows progress and prints the report.
 func runCheck(ctx context.Context, e env, what string, o probe.Options, c checkFlags) error {
-	p := &progress{env: e, began: time.Now()}
+	p := &progress{env: e, began: time.Now(), lost: "failed"}
 	fmt.Fprintf(e.stderr, "checking %s: %s\n", what, several(len(o.Targets), "node"))
 	o.All, o.Progress = c.all, p.show
+	if !c.local { // who runs on a node need not be able to read all that policies are about
+		model, err := c.objects(ctx, e)
+		if err != nil {
+			return fmt.Errorf("check: %w", err)
+		}
+		o.Denied = func(from netip.Addr, to netip.AddrPort, udp bool) bool {
+			return !model.Judge(from, to, transport(udp)).Allowed
+		}
+	}
 	report, err := probe.Run(ctx, o)
 	p.clear()
 	if err != nil {

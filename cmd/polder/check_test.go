@@ -70,7 +70,7 @@ func TestManyFailuresAreCutForPeople(t *testing.T) {
 func TestProgressIsALineThatChangesOnATerminalAlone(t *testing.T) {
 	for _, terminal := range []bool{true, false} {
 		var stderr bytes.Buffer
-		p := &progress{env: env{stderr: &stderr, terminal: terminal}, began: time.Now().Add(-time.Minute)}
+		p := &progress{env: env{stderr: &stderr, terminal: terminal}, began: time.Now().Add(-time.Minute), lost: "failed"}
 		p.show(1, 10, 0)
 		p.show(2, 10, 0) // too soon
 		p.clear()

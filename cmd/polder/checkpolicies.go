@@ -62,7 +62,7 @@ type policyCheck struct {
 }
 
 func checkPolicies(ctx context.Context, e env, what string, o probe.Options, c checkFlags) error {
-	p := &progress{env: e, began: time.Now()}
+	p := &progress{env: e, began: time.Now(), lost: "not answered"}
 	fmt.Fprintf(e.stderr, "checking the policies of %s: %s\n", what, several(len(o.Targets), "node"))
 	o.Progress = p.show
 	seed := c.seed

@@ -12,11 +12,14 @@ import (
 
 // judge says what the policies make of an attempt.
 func (p *policyCheck) judge(a probe.Attempt) explain.Way {
-	protocol := cluster.TCP
-	if a.UDP {
-		protocol = cluster.UDP
+	return p.model.Judge(p.source(a.From, a.Address.Is4()), netip.AddrPortFrom(a.Address, a.Port), transport(a.UDP))
+}
+
+func transport(udp bool) cluster.Protocol {
+	if udp {
+		return cluster.UDP
 	}
-	return p.model.Judge(p.source(a.From, a.Address.Is4()), netip.AddrPortFrom(a.Address, a.Port), protocol)
+	return cluster.TCP
 }
 
 // again counts what policies and packets agree on, and returns what they do not.

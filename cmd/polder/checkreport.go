@@ -13,6 +13,7 @@ import (
 type progress struct {
 	env         env
 	began, last time.Time
+	lost        string // what those are that did not get through: "failed"
 	shown       bool
 }
 
@@ -29,7 +30,7 @@ func (p *progress) show(done, total, failed int) {
 		return
 	}
 	p.last, p.shown = now, true
-	line := fmt.Sprintf("%d of %d probes, %d failed", done, total, failed)
+	line := fmt.Sprintf("%d of %d probes, %d %s", done, total, failed, p.lost)
 	if p.env.terminal {
 		fmt.Fprintf(p.env.stderr, "\r\x1b[K%s", line)
 	} else {
@@ -62,6 +63,9 @@ func writeCheck(w io.Writer, r probe.Report) {
 	fmt.Fprintf(w, "\n%s of %s and %s, %s, %.1f s.\n", several(r.Pairs, "ordered pair"), several(r.Nodes, "node"),
 		several(r.Pods, "pod"), several(r.Probes, "probe"), r.Seconds)
 	fmt.Fprintln(w, "A pair counts once for each address family; law 5 counts addresses.")
+	if r.Denied > 0 {
+		fmt.Fprintf(w, "Left out, since policies deny them: %d of these. --policies looks at those, too.\n", r.Denied)
+	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "Note: %s.\n", note)
 	}

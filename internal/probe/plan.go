@@ -73,13 +73,25 @@ func paths(from, to *end) []path {
 	return list
 }
 
-func (e *end) has(ipv4 bool) bool {
+func (e *end) has(ipv4 bool) bool { return e.address(ipv4).IsValid() }
+
+// address is what the endpoint sends from in a family, the zero one if it is not of it.
+func (e *end) address(ipv4 bool) netip.Addr {
 	for _, l := range e.Listeners {
 		if l.Address.Is4() == ipv4 {
-			return true
+			return l.Address
 		}
 	}
-	return false
+	return netip.Addr{}
+}
+
+// isDenied says whether anything that would be tried on the path is not to get through.
+func (p path) isDenied(denied func(netip.Addr, netip.AddrPort, bool) bool) bool {
+	if denied == nil {
+		return false
+	}
+	from := p.from.address(p.at.Address.Is4())
+	return denied(from, netip.AddrPortFrom(p.at.Address, p.at.TCP), false) || denied(from, netip.AddrPortFrom(p.at.Address, p.at.UDP), true)
 }
 
 // owns says whether an address is the endpoint's own: in the pod, or in the node's object.

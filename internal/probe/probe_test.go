@@ -266,6 +266,26 @@ func TestADropInOnePodFailsExactlyItsPairs(t *testing.T) {
 	}
 }
 
+func TestWhatPoliciesDenyIsNotTried(t *testing.T) {
+	f := newFlat(t)
+	o := f.options()
+	shut := netip.MustParseAddr("10.244.1.3")
+	o.Denied = func(from netip.Addr, to netip.AddrPort, udp bool) bool {
+		return to.Addr() == shut && udp && !from.Is6()
+	}
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.OK() || r.Denied != 5 || r.Probes != 180-5*3 || r.Laws[1].Checked != 12*2-3 {
+		t.Errorf("the report is %+v", r)
+	}
+	o.Denied = func(netip.Addr, netip.AddrPort, bool) bool { return true }
+	if r, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "policies deny everything") {
+		t.Errorf("the report is %+v, %v", r, err)
+	}
+}
+
 func TestTranslatedSourcesAreFound(t *testing.T) {
 	f := newFlat(t)
 	// The mistake of many: what leaves the node gets the node's address, to other nodes' pods, too.

@@ -13,6 +13,7 @@ type Report struct {
 	Pairs    int     `json:"pairs"`    // ordered pairs of nodes and pods that were probed
 	Possible int     `json:"possible"` // that there are
 	Probes   int     `json:"probes"`
+	Denied   int     `json:"denied"` // by policies, so not tried: addresses of the receivers of these pairs
 	Seconds  float64 `json:"seconds"`
 
 	Laws     []Law     `json:"laws"`

@@ -28,6 +28,9 @@ type Options struct {
 	Targets []Target
 	Pods    []cluster.Pod // as the cluster's objects say them: each must be found, at its address
 
+	// Denied says of a connection or datagram that it should not get through: it is not tried. Nil: all should.
+	Denied func(from netip.Addr, to netip.AddrPort, udp bool) bool
+
 	All      bool                          // every pair, however many they are
 	Progress func(done, total, failed int) // called after each probe, by one at a time; may be nil
 }
@@ -62,11 +65,14 @@ func run(sessions []*session, o Options) (Report, error) {
 		}
 	}
 	pairs, possible := choosePairs(nodes, len(ends), o.All)
-	trials := plan(ends, pairs)
+	trials, denied := plan(ends, pairs, o.Denied)
+	if len(trials) == 0 && denied > 0 {
+		return Report{}, errors.New("there is nothing to prove: policies deny everything")
+	}
 	if len(trials) == 0 {
 		return Report{}, errors.Join(errors.New("there is nothing to prove: not even two nodes, or a node and a pod"), failuresOf(sessions))
 	}
-	r := Report{Nodes: nodes, Pods: len(ends) - nodes, Pairs: len(pairs), Possible: possible}
+	r := Report{Nodes: nodes, Pods: len(ends) - nodes, Pairs: len(pairs), Possible: possible, Denied: denied}
 	r.Probes = dialAll(sessions, trials, o.Progress)
 	t := &tally{laws: newLaws()}
 	checkStart(t, sessions)
@@ -154,15 +160,18 @@ type trial struct {
 	results map[kind]result
 }
 
-// plan lists the trials of all pairs.
-func plan(ends []*end, pairs []pair) []trial {
-	var trials []trial
+// plan lists the trials of all pairs, but for those that are denied.
+func plan(ends []*end, pairs []pair, denied func(netip.Addr, netip.AddrPort, bool) bool) (trials []trial, leftOut int) {
 	for _, p := range pairs {
 		for _, path := range paths(ends[p.from], ends[p.to]) {
-			trials = append(trials, trial{path, map[kind]result{}})
+			if path.isDenied(denied) {
+				leftOut++
+			} else {
+				trials = append(trials, trial{path, map[kind]result{}})
+			}
 		}
 	}
-	return trials
+	return trials, leftOut
 }
 
 // dialsPerTrial is how many kinds there are.
