@@ -200,6 +200,25 @@ func (o *Objects) Pod(addr netip.Addr) (first *corev1.Pod) {
 	return first
 }
 
+// About lists the policies that are about a pod, in whichever direction and whether they have rules or not. There are none
+// about a pod on its node's network.
+func (o *Objects) About(pod *corev1.Pod) (all []Policy) {
+	if pod.Spec.HostNetwork {
+		return nil
+	}
+	for _, np := range o.NetworkPolicies {
+		if isAbout(np, pod) {
+			all = append(all, Policy{"NetworkPolicy", np.Namespace, np.Name})
+		}
+	}
+	for _, cnp := range o.ClusterPolicies {
+		if (side{Objects: o, subject: pod}).isSubject(cnp.Spec.Subject) {
+			all = append(all, Policy{"ClusterNetworkPolicy", "", cnp.Name})
+		}
+	}
+	return all
+}
+
 // PodAddresses are those of a pod that has not ended: its status.podIPs.
 func PodAddresses(pod *corev1.Pod) (addrs []netip.Addr) {
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {

@@ -2,7 +2,6 @@ package oracle
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -115,8 +114,8 @@ func (s side) isPeer(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool {
 		})
 	}
 	return slices.ContainsFunc(p.Networks, func(c v1alpha2.CIDR) bool {
-		prefix, err := netip.ParsePrefix(string(c))
-		return err == nil && prefix.Contains(s.peer)
+		prefix, ok := parseBlock(string(c))
+		return ok && prefix.Contains(s.peer)
 	})
 }
 
