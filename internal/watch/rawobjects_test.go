@@ -240,7 +240,7 @@ func TestAClusterThatCannotBeReadIsAnError(t *testing.T) {
 	if _, err := listObjects(t.Context(), &rest.Config{Host: s.URL}); err == nil || !strings.HasPrefix(err.Error(), "list nodes: ") {
 		t.Errorf("the error is %v", err)
 	}
-	if _, err := ListObjects(t.Context(), filepath.Join(t.TempDir(), "none"), "test"); err == nil || !strings.HasPrefix(err.Error(), "find API server: ") {
+	if _, _, err := ListObjects(t.Context(), filepath.Join(t.TempDir(), "none"), "test"); err == nil || !strings.HasPrefix(err.Error(), "find API server: ") {
 		t.Errorf("the error is %v", err)
 	}
 }
