@@ -51,8 +51,12 @@ func readCluster(ctx context.Context, kubeconfig string) (objectsRead, error) {
 
 func newExplainer(o *watch.Objects) *explain.Cluster {
 	nodes, services := o.Read()
-	return explain.New(oracle.Objects{
+	return explain.New(oracleObjects(o), nodes, services, o.Where)
+}
+
+func oracleObjects(o *watch.Objects) oracle.Objects {
+	return oracle.Objects{
 		Pods: o.Pods, Namespaces: o.Namespaces, Nodes: o.Nodes, NetworkPolicies: o.Policies,
 		ClusterPolicies: o.ClusterPolicies, Services: o.Services, Slices: o.Slices,
-	}, nodes, services, o.Where)
+	}
 }
