@@ -148,7 +148,7 @@ func packetsBetween(o *oracle.Objects) (all []oracle.Packet) {
 	return all
 }
 
-// Random clusters, with a slip of the pen in some of their policies.
+// Random clusters, with a slip of the pen in some of their policies and namespaces.
 func TestSlipsOfThePenAreExplainedAsAgentsActOnThem(t *testing.T) {
 	seed := rand.Uint64()
 	dice := cases.NewDice(seed)
@@ -159,7 +159,11 @@ func TestSlipsOfThePenAreExplainedAsAgentsActOnThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, item := range list["items"].([]any) {
-			if of := item.(map[string]any); strings.HasSuffix(of["kind"].(string), "Policy") && dice.IntN(2) == 0 {
+			of := item.(map[string]any)
+			if of["kind"] == "Namespace" && dice.IntN(8) == 0 {
+				of["spec"] = 5
+			}
+			if strings.HasSuffix(of["kind"].(string), "Policy") && dice.IntN(2) == 0 {
 				of["spec"] = slip(dice.Rand, of["spec"])
 			}
 		}

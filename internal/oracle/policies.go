@@ -20,6 +20,9 @@ type Objects struct {
 	NetworkPolicies []*networkingv1.NetworkPolicy
 	ClusterPolicies []*v1alpha2.ClusterNetworkPolicy
 
+	// UnreadNamespaces are names of namespaces whose labels nobody can know. Only a selector that asks nothing selects one.
+	UnreadNamespaces map[string]bool
+
 	// Nobody is judged by these: they are for whoever asks what a destination is translated to first.
 	Services []*corev1.Service
 	Slices   []*discoveryv1.EndpointSlice

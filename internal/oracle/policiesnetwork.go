@@ -78,7 +78,7 @@ func (s side) isAmong(namespace string, peers []networkingv1.NetworkPolicyPeer) 
 		if p.NamespaceSelector == nil && pod.Namespace != namespace {
 			return false
 		}
-		return (p.NamespaceSelector == nil || selects(p.NamespaceSelector, s.namespaceLabels(pod.Namespace))) &&
+		return (p.NamespaceSelector == nil || s.selectsNamespace(p.NamespaceSelector, pod.Namespace)) &&
 			(p.PodSelector == nil || selects(p.PodSelector, pod.Labels))
 	})
 }
@@ -174,6 +174,13 @@ func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 func isUnreadable(selector *metav1.LabelSelector) bool {
 	_, err := metav1.LabelSelectorAsSelector(selector)
 	return err != nil
+}
+
+func (o *Objects) selectsNamespace(selector *metav1.LabelSelector, name string) bool {
+	if o.UnreadNamespaces[name] {
+		return len(selector.MatchLabels) == 0 && len(selector.MatchExpressions) == 0
+	}
+	return selects(selector, o.namespaceLabels(name))
 }
 
 // namespaceLabels have the namespace's name, which the API server puts there.
