@@ -2,10 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
-	"strings"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/polder-net/polder/internal/explain"
 	"github.com/polder-net/polder/internal/oracle"
@@ -59,14 +55,8 @@ func newExplainer(o *watch.Objects) *explain.Cluster {
 }
 
 func oracleObjects(o *watch.Objects) oracle.Objects {
-	unread := map[string]bool{}
-	for object := range o.LeftOut {
-		if name, ok := strings.CutPrefix(object, "Namespace/"); ok && !slices.ContainsFunc(o.Namespaces, func(n *corev1.Namespace) bool { return n.Name == name }) {
-			unread[name] = true
-		}
-	}
 	return oracle.Objects{
 		Pods: o.Pods, Namespaces: o.Namespaces, Nodes: o.Nodes, NetworkPolicies: o.Policies,
-		ClusterPolicies: o.ClusterPolicies, UnreadNamespaces: unread, Services: o.Services, Slices: o.Slices,
+		ClusterPolicies: o.ClusterPolicies, UnreadNamespaces: o.UnreadNamespaces(), Services: o.Services, Slices: o.Slices,
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"github.com/polder-net/polder/internal/cluster"
 )
 
-// everyClusterHas are the namespaces that no manifest needs to define.
-var everyClusterHas = []string{"default", "kube-node-lease", "kube-public", "kube-system"}
+// everyClusterHas says whether a namespace is one that no manifest needs to define.
+func everyClusterHas(namespace string) bool {
+	return slices.Contains([]string{"default", "kube-node-lease", "kube-public", "kube-system"}, namespace)
+}
 
 // homeless says which namespaces policies are in that nothing defines: a slip of the pen in a namespace's name leaves the
 // pods open that the policy was made for.
@@ -17,7 +19,7 @@ func homeless(policies []cluster.Name, defined func(namespace string) bool) (pro
 	first := map[string]string{}
 	for _, p := range policies {
 		of := p.Namespace
-		if !slices.Contains(everyClusterHas, of) && !defined(of) && (first[of] == "" || p.Name < first[of]) {
+		if !everyClusterHas(of) && !defined(of) && (first[of] == "" || p.Name < first[of]) {
 			first[of] = p.Name
 		}
 	}

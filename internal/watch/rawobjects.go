@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -123,6 +124,17 @@ func (r *rawReader) finish() {
 		r.take(m)
 	}
 	r.problems = append(r.problems, r.objects.homeless()...)
+}
+
+// UnreadNamespaces are those that are there though nothing of them could be read.
+func (o *Objects) UnreadNamespaces() map[string]bool {
+	unread := map[string]bool{}
+	for object := range o.LeftOut {
+		if name, ok := strings.CutPrefix(object, "Namespace/"); ok && o.Where[object] == "" {
+			unread[name] = true
+		}
+	}
+	return unread
 }
 
 // add puts an object into its list, with its defaults.
