@@ -100,7 +100,7 @@ func runCheck(ctx context.Context, e env, what string, o probe.Options, c checkF
 	fmt.Fprintf(e.stderr, "checking %s: %s\n", what, several(len(o.Targets), "node"))
 	o.All, o.Progress = c.all, p.show
 	if !c.local { // who runs on a node need not be able to read all that policies are about
-		model, err := c.objects(ctx, e)
+		model, err := c.objects(ctx, e)()
 		if err != nil {
 			return fmt.Errorf("check: %w", err)
 		}

@@ -70,7 +70,7 @@ func checkPolicies(ctx context.Context, e env, what string, o probe.Options, c c
 		seed = rand.Uint64()
 	}
 	check := policyCheck{
-		read:   func() (*explain.Cluster, error) { return c.objects(ctx, e) },
+		read:   c.objects(ctx, e),
 		probes: c.probes, all: c.all, pause: tryAgainAfter, random: rand.New(rand.NewPCG(seed, 0)),
 		report: policyReport{Seed: seed, Mismatches: []policyMismatch{}, Failures: []probe.Failure{}},
 	}
@@ -95,9 +95,17 @@ func checkPolicies(ctx context.Context, e env, what string, o probe.Options, c c
 	return err
 }
 
-// objects reads what the policies are of the cluster that is checked.
-func (c checkFlags) objects(ctx context.Context, e env) (*explain.Cluster, error) {
-	return objectsFlags{kubeconfig: c.kubeconfig, state: c.state}.cluster(ctx, e)
+// objects returns what reads the policies of the cluster that is checked, and says once what of them cannot be read.
+func (c checkFlags) objects(ctx context.Context, e env) func() (*explain.Cluster, error) {
+	said := false
+	return func() (*explain.Cluster, error) {
+		o, err := objectsFlags{kubeconfig: c.kubeconfig, state: c.state}.read(ctx, e)
+		if err == nil && !said {
+			said = true
+			warn(e, reportProblems(o.problems))
+		}
+		return o.Cluster, err
+	}
 }
 
 // next chooses what is tried: all, then once more that in which packets and policies disagree.

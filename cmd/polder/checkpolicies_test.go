@@ -39,7 +39,7 @@ func shopParties() []probe.Party {
 
 func shopCheck(probes int) *policyCheck {
 	return &policyCheck{
-		read:   func() (*explain.Cluster, error) { return readFolder(env{}, "testdata/shop") },
+		read:   func() (*explain.Cluster, error) { o, err := readFolder("testdata/shop"); return o.Cluster, err },
 		probes: probes, random: rand.New(rand.NewPCG(1, 0)), report: policyReport{Seed: 1, Mismatches: []policyMismatch{}},
 	}
 }

@@ -31,7 +31,9 @@ With --all it answers for all pairs of pods, with --diff for all that change bet
 that declare no ports, at those that policies name.
 
 It reads a folder of manifests or the cluster of a kubeconfig: that of --manifests or --kubeconfig, else that of the lab
-that is up, else that of $KUBECONFIG or of the pod it runs in.
+that is up, else that of $KUBECONFIG or of the pod it runs in. Of a folder it reads *.yaml, *.yml and *.json, neither
+hidden files nor subfolders. What is left out or read in part counts as agents take it, and is said on stderr, or with
+-o json as problems; a file that does not parse is an error.
 The exit status is 0 when the connection is allowed (with --diff, when nothing changes), else 1; also when only some of
 a Service's backends are; and 2 when there is no answer.`)
 	var x explainFlags
@@ -112,8 +114,14 @@ func (x explainFlags) protocol() cluster.Protocol {
 	return cluster.TCP
 }
 
+// explainedAnswer is what `polder explain FROM TO -o json` prints.
+type explainedAnswer struct {
+	explain.Answer
+	Problems []explainedProblem `json:"problems"`
+}
+
 func explainOne(e env, x explainFlags, from, to string) error {
-	c, err := x.cluster(context.Background(), e)
+	c, err := x.read(context.Background(), e)
 	if err != nil {
 		return usagef("explain: %v", err)
 	}
@@ -126,13 +134,16 @@ func explainOne(e env, x explainFlags, from, to string) error {
 	}
 	a, err := c.Ask(explain.Question{From: from, To: host, Port: port, Protocol: x.protocol()})
 	if err != nil {
+		warn(e, reportProblems(c.absent()))
 		return usagef("explain: %v", err)
 	}
+	problems := reportProblems(c.concerning(a))
 	if x.output == "json" {
-		if err := writeIndented(e.stdout, a); err != nil {
+		if err := writeIndented(e.stdout, explainedAnswer{a, problems}); err != nil {
 			return err
 		}
 	} else {
+		warn(e, problems)
 		writeExplanation(e.stdout, a)
 	}
 	if !a.Allowed {

@@ -8,8 +8,9 @@ import (
 
 // explainedCase is a folder in `polder explain --cases -o json`.
 type explainedCase struct {
-	Case  string          `json:"case"`
-	Pairs []explainedPair `json:"pairs"`
+	Case     string             `json:"case"`
+	Pairs    []explainedPair    `json:"pairs"`
+	Problems []explainedProblem `json:"problems"`
 }
 
 // explainCases answers for all pairs of each folder in a folder.
@@ -23,11 +24,16 @@ func explainCases(e env, x explainFlags) error {
 		if !entry.IsDir() {
 			continue
 		}
-		c, err := readFolder(e, filepath.Join(x.cases, entry.Name()))
+		folder := filepath.Join(x.cases, entry.Name())
+		c, err := readFolder(folder)
 		if err != nil {
 			return usagef("explain: %v", err)
 		}
-		cases = append(cases, explainedCase{entry.Name(), allPairs(c)})
+		pairs := allPairs(c.Cluster)
+		if len(pairs) == 0 {
+			return usagef("explain: %s: %v", folder, errNoPods)
+		}
+		cases = append(cases, explainedCase{entry.Name(), pairs, reportProblems(c.problems)})
 	}
 	if len(cases) == 0 {
 		return usagef("explain: there are no folders in %s: each is a case", x.cases)
@@ -36,6 +42,10 @@ func explainCases(e env, x explainFlags) error {
 		return writeIndented(e.stdout, cases)
 	}
 	for _, c := range cases {
+		for _, p := range c.Problems {
+			p.Folder = c.Case
+			warn(e, []explainedProblem{p})
+		}
 		fmt.Fprintf(e.stdout, "== %s\n\n", c.Case)
 		writeAll(e.stdout, c.Pairs)
 		fmt.Fprintln(e.stdout)

@@ -9,25 +9,27 @@ import (
 )
 
 func explainDiff(e env, oldFolder, newFolder, output string) error {
-	before, err := readFolder(e, oldFolder)
+	before, err := readFolder(oldFolder)
 	if err != nil {
 		return usagef("explain: %v", err)
 	}
-	after, err := readFolder(e, newFolder)
+	after, err := readFolder(newFolder)
 	if err != nil {
 		return usagef("explain: %v", err)
 	}
 	if len(before.Pairs(true)) == 0 || len(after.Pairs(true)) == 0 {
 		return usagef("explain: %v: both OLD and NEW need them", errNoPods)
 	}
-	changes, once := explain.Diff(before, after)
+	changes, once := explain.Diff(before.Cluster, after.Cluster)
+	problems := reportBoth(before, after, oldFolder, newFolder)
 	if output == "json" {
 		pairs := []explainedPair{}
 		for _, c := range changes {
 			pairs = append(pairs, reportPair(c.Cell, c.Now))
 		}
-		err = writeIndented(e.stdout, pairs)
+		err = writeIndented(e.stdout, explainedPairs{pairs, problems})
 	} else {
+		warn(e, problems)
 		writeDiff(e.stdout, changes, once)
 	}
 	if err == nil && len(changes) > 0 {

@@ -20,7 +20,13 @@ import (
 // serveShop serves the objects of testdata/shop as an API server lists them, and returns a kubeconfig that leads there.
 func serveShop(t *testing.T) (kubeconfig string) {
 	t.Helper()
-	o, _, err := watch.ReadObjects("testdata/shop")
+	return serve(t, "testdata/shop")
+}
+
+// serve serves the objects of a folder.
+func serve(t *testing.T, dir string) (kubeconfig string) {
+	t.Helper()
+	o, _, err := watch.ReadObjects(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,10 +55,34 @@ func serveShop(t *testing.T) (kubeconfig string) {
 	return kubeconfig
 }
 
-func TestAClusterIsExplainedAsItsManifestsAre(t *testing.T) {
+// loopback sees to it that there is one: this program's tests are alone in a network namespace, if they may be.
+func loopback() {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
-		_ = netlink.LinkSetUp(lo) // this program's tests are alone in a network namespace, if they may be
+		_ = netlink.LinkSetUp(lo)
 	}
+}
+
+func TestAClustersProblemsAreSaid(t *testing.T) {
+	loopback()
+	kubeconfig := serve(t, shopWith(t, `
+{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: names}, spec: {tier: Baseline, priority: 1,
+  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: shop}}}, egress: [{action: Accept, to: [{domainNames: [example.org]}]}]}}
+`))
+	const want = "polder: left out or read in part: ClusterNetworkPolicy/names: egress rule 1: peer 1: domainNames are not supported: it matches nothing"
+	for args, warned := range map[string]bool{"shop/web shop/probe:80": true, "--all": true, "db/postgres-1 db/postgres-0:pg": false} {
+		s := runPolder(nil, append(strings.Fields("explain "+args), "--kubeconfig", kubeconfig)...)
+		if got := strings.Join(strings.Fields(s.stderr), " "); strings.Contains(got, want) != warned || !warned && got != "" {
+			t.Errorf("%s: %s", args, s.stderr)
+		}
+		s = runPolder(nil, append(strings.Fields("explain -o json "+args), "--kubeconfig", kubeconfig)...)
+		if strings.Contains(s.stdout, "domainNames are not supported") != warned || s.stderr != "" {
+			t.Errorf("%s: %s%s", args, s.stdout, s.stderr)
+		}
+	}
+}
+
+func TestAClusterIsExplainedAsItsManifestsAre(t *testing.T) {
+	loopback()
 	kubeconfig := serveShop(t)
 	places := regexp.MustCompile(`\s*\([a-z]+\.yaml:\d+\)`)
 	for _, args := range []string{"shop/web db/postgres-0:pg", "shop/web svc/db/postgres", "shop/web db/postgres-0 --udp -o json"} {

@@ -13,7 +13,13 @@ import (
 	"github.com/polder-net/polder/internal/explain"
 )
 
-// explainedPair is a pair in `polder explain --all -o json`, and in --diff's.
+// explainedPairs is what `polder explain --all -o json` prints: all pairs. With --diff, it is those that change.
+type explainedPairs struct {
+	Pairs    []explainedPair    `json:"pairs"`
+	Problems []explainedProblem `json:"problems"`
+}
+
+// explainedPair is one of them.
 type explainedPair struct {
 	From    string   `json:"from"`
 	To      string   `json:"to"`
@@ -34,17 +40,20 @@ func reportPair(c explain.Cell, r explain.Ruling) explainedPair {
 var errNoPods = errors.New("there are no pods with addresses: manifests say them in status.podIPs")
 
 func explainAll(e env, x explainFlags) error {
-	c, err := x.cluster(context.Background(), e)
+	c, err := x.read(context.Background(), e)
 	if err != nil {
 		return usagef("explain: %v", err)
 	}
-	pairs := allPairs(c)
+	pairs := allPairs(c.Cluster)
 	if len(pairs) == 0 {
+		warn(e, reportProblems(c.absent()))
 		return usagef("explain: %v", errNoPods)
 	}
+	problems := reportProblems(c.problems)
 	if x.output == "json" {
-		return writeIndented(e.stdout, pairs)
+		return writeIndented(e.stdout, explainedPairs{pairs, problems})
 	}
+	warn(e, problems)
 	writeAll(e.stdout, pairs)
 	return nil
 }

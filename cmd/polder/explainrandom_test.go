@@ -22,7 +22,7 @@ func TestAFolderIsExplainedAsTheObjectsThatItWasWrittenFrom(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "cluster.json"), cases.Manifests(o), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		c, err := readFolder(env{stderr: t.Output()}, dir)
+		c, err := readFolder(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

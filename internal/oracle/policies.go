@@ -20,6 +20,9 @@ type Objects struct {
 	NetworkPolicies []*networkingv1.NetworkPolicy
 	ClusterPolicies []*v1alpha2.ClusterNetworkPolicy
 
+	// UnreadNamespaces are names of namespaces whose labels nobody can know. Only a selector that asks nothing selects one.
+	UnreadNamespaces map[string]bool
+
 	// Nobody is judged by these: they are for whoever asks what a destination is translated to first.
 	Services []*corev1.Service
 	Slices   []*discoveryv1.EndpointSlice
@@ -198,6 +201,25 @@ func (o *Objects) Pod(addr netip.Addr) (first *corev1.Pod) {
 		}
 	}
 	return first
+}
+
+// About lists the policies that are about a pod, in whichever direction and whether they have rules or not. There are none
+// about a pod on its node's network.
+func (o *Objects) About(pod *corev1.Pod) (all []Policy) {
+	if pod.Spec.HostNetwork {
+		return nil
+	}
+	for _, np := range o.NetworkPolicies {
+		if isAbout(np, pod) {
+			all = append(all, Policy{"NetworkPolicy", np.Namespace, np.Name})
+		}
+	}
+	for _, cnp := range o.ClusterPolicies {
+		if (side{Objects: o, subject: pod}).isSubject(cnp.Spec.Subject) {
+			all = append(all, Policy{"ClusterNetworkPolicy", "", cnp.Name})
+		}
+	}
+	return all
 }
 
 // PodAddresses are those of a pod that has not ended: its status.podIPs.

@@ -2,7 +2,6 @@ package oracle
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -68,21 +67,21 @@ func (s side) clusterRules(cnp *v1alpha2.ClusterNetworkPolicy) (rules []clusterR
 
 // isSubject takes a selector that cannot be read for one that selects everything.
 func (s side) isSubject(subject v1alpha2.ClusterNetworkPolicySubject) bool {
-	is := func(selector *metav1.LabelSelector, set map[string]string) bool {
-		return isUnreadable(selector) || selects(selector, set)
+	inNamespace := func(selector *metav1.LabelSelector) bool {
+		return isUnreadable(selector) || s.selectsNamespace(selector, s.subject.Namespace)
 	}
-	namespace := s.namespaceLabels(s.subject.Namespace)
 	switch {
 	case (subject.Namespaces == nil) == (subject.Pods == nil):
 		return true
 	case subject.Namespaces != nil:
-		return is(subject.Namespaces, namespace)
+		return inNamespace(subject.Namespaces)
 	}
-	return is(&subject.Pods.NamespaceSelector, namespace) && is(&subject.Pods.PodSelector, s.subject.Labels)
+	pods := &subject.Pods.PodSelector
+	return inNamespace(&subject.Pods.NamespaceSelector) && (isUnreadable(pods) || selects(pods, s.subject.Labels))
 }
 
 func (s side) areAmong(pods *v1alpha2.NamespacedPod, pod *corev1.Pod) bool {
-	return selects(&pods.NamespaceSelector, s.namespaceLabels(pod.Namespace)) && selects(&pods.PodSelector, pod.Labels)
+	return s.selectsNamespace(&pods.NamespaceSelector, pod.Namespace) && selects(&pods.PodSelector, pod.Labels)
 }
 
 // ask says what a rule does with the packet, and whether it matches.
@@ -106,7 +105,7 @@ func (s side) isPeer(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool {
 	pod := s.Pod(s.peer)
 	switch {
 	case p.Namespaces != nil:
-		return pod != nil && selects(p.Namespaces, s.namespaceLabels(pod.Namespace))
+		return pod != nil && s.selectsNamespace(p.Namespaces, pod.Namespace)
 	case p.Pods != nil:
 		return pod != nil && s.areAmong(p.Pods, pod)
 	case p.Nodes != nil:
@@ -115,8 +114,8 @@ func (s side) isPeer(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool {
 		})
 	}
 	return slices.ContainsFunc(p.Networks, func(c v1alpha2.CIDR) bool {
-		prefix, err := netip.ParsePrefix(string(c))
-		return err == nil && prefix.Contains(s.peer)
+		prefix, ok := parseBlock(string(c))
+		return ok && prefix.Contains(s.peer)
 	})
 }
 

@@ -73,9 +73,15 @@ func isMalformedPeer(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool {
 		return isUnreadable(p.Nodes)
 	}
 	return len(p.DomainNames) > 0 || slices.ContainsFunc(p.Networks, func(c v1alpha2.CIDR) bool {
-		_, err := netip.ParsePrefix(string(c))
-		return err != nil
+		_, ok := parseBlock(string(c))
+		return !ok
 	})
+}
+
+// parseBlock reads a CIDR. One of IPv4 in IPv6 is none.
+func parseBlock(text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(text)
+	return p, err == nil && !p.Addr().Is4In6()
 }
 
 // isMalformedProtocol: a name does not go with peers whose ports have none.
@@ -94,12 +100,13 @@ func (r clusterRule) isMalformedProtocol(p v1alpha2.ClusterNetworkPolicyProtocol
 	case p.SCTP != nil:
 		return !isRange(p.SCTP.DestinationPort)
 	}
-	return nameless
+	return nameless || !isPortName(p.DestinationNamedPort)
 }
 
+// isRange: a range has more than one port.
 func isRange(p *v1alpha2.Port) bool {
 	if p.Range != nil {
-		return isPort(p.Range.Start) && isPort(p.Range.End) && p.Range.Start <= p.Range.End
+		return isPort(p.Range.Start) && isPort(p.Range.End) && p.Range.Start < p.Range.End
 	}
 	return isPort(p.Number)
 }

@@ -10,17 +10,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // askNetworkPolicies asks those that isolate the subject in this direction, by name.
 func (s side) askNetworkPolicies() (all []Asked) {
 	for _, np := range s.NetworkPolicies {
-		unreadable := isUnreadable(&np.Spec.PodSelector) // whomever it is about: it isolates all, and allows nothing
-		if np.Namespace != s.subject.Namespace || !unreadable && !selects(&np.Spec.PodSelector, s.subject.Labels) || !isolates(np, s.egress) {
+		if !isAbout(np, s.subject) || !isolates(np, s.egress) {
 			continue
 		}
 		a := Asked{Policy: Policy{"NetworkPolicy", np.Namespace, np.Name}, Tier: NetworkPolicyTier, Rule: -1}
-		if !unreadable {
+		if !isUnreadable(&np.Spec.PodSelector) {
 			a.Rule = s.firstRule(np)
 		}
 		if a.Rule >= 0 {
@@ -30,6 +30,12 @@ func (s side) askNetworkPolicies() (all []Asked) {
 	}
 	slices.SortFunc(all, func(a, b Asked) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// isAbout takes a selector that cannot be read for one of all pods of the namespace: the policy isolates them, and allows
+// nothing.
+func isAbout(np *networkingv1.NetworkPolicy, pod *corev1.Pod) bool {
+	return np.Namespace == pod.Namespace && (isUnreadable(&np.Spec.PodSelector) || selects(&np.Spec.PodSelector, pod.Labels))
 }
 
 // isolates knows the default of policyTypes: ingress always, egress if there are rules for it. A type that nobody knows
@@ -72,20 +78,20 @@ func (s side) isAmong(namespace string, peers []networkingv1.NetworkPolicyPeer) 
 		if p.NamespaceSelector == nil && pod.Namespace != namespace {
 			return false
 		}
-		return (p.NamespaceSelector == nil || selects(p.NamespaceSelector, s.namespaceLabels(pod.Namespace))) &&
+		return (p.NamespaceSelector == nil || s.selectsNamespace(p.NamespaceSelector, pod.Namespace)) &&
 			(p.PodSelector == nil || selects(p.PodSelector, pod.Labels))
 	})
 }
 
 // inBlock is false of a block that cannot be read.
 func inBlock(a netip.Addr, block *networkingv1.IPBlock) bool {
-	cidr, err := netip.ParsePrefix(block.CIDR)
-	if err != nil || !cidr.Contains(a) {
+	cidr, ok := parseBlock(block.CIDR)
+	if !ok || !cidr.Contains(a) {
 		return false
 	}
 	for _, text := range block.Except {
-		except, err := netip.ParsePrefix(text)
-		within := err == nil && cidr.Contains(except.Addr()) && except.Bits() >= cidr.Bits()
+		except, ok := parseBlock(text)
+		within := ok && cidr.Contains(except.Addr()) && except.Bits() >= cidr.Bits()
 		if !within || except.Contains(a) {
 			return false
 		}
@@ -106,7 +112,7 @@ func (s side) hasPortOf(ports []networkingv1.NetworkPolicyPort) bool {
 		case p.Port == nil:
 			return p.EndPort == nil
 		case p.Port.Type == intstr.String:
-			return p.EndPort == nil && s.isNamed(p.Port.StrVal)
+			return p.EndPort == nil && isPortName(p.Port.StrVal) && s.isNamed(p.Port.StrVal)
 		case p.EndPort == nil:
 			return isPort(p.Port.IntVal) && p.Port.IntVal == port
 		default:
@@ -140,6 +146,8 @@ func PodPorts(pod *corev1.Pod) (all []corev1.ContainerPort) {
 	return all
 }
 
+func isPortName(name string) bool { return len(validation.IsValidPortName(name)) == 0 }
+
 func isPort(n int32) bool { return n >= 1 && n <= 65535 }
 
 func (s side) is(p corev1.Protocol) bool { return number(p) != 0 && number(p) == s.packet.Protocol }
@@ -166,6 +174,13 @@ func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 func isUnreadable(selector *metav1.LabelSelector) bool {
 	_, err := metav1.LabelSelectorAsSelector(selector)
 	return err != nil
+}
+
+func (o *Objects) selectsNamespace(selector *metav1.LabelSelector, name string) bool {
+	if o.UnreadNamespaces[name] {
+		return len(selector.MatchLabels) == 0 && len(selector.MatchExpressions) == 0
+	}
+	return selects(selector, o.namespaceLabels(name))
 }
 
 // namespaceLabels have the namespace's name, which the API server puts there.

@@ -8,10 +8,8 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
-
-	"github.com/polder-net/polder/internal/cluster"
 )
 
 func isPolicy(kind string) bool { return kind == "NetworkPolicy" || kind == "ClusterNetworkPolicy" }
@@ -26,58 +24,55 @@ func isAside(err error) bool {
 	return false
 }
 
-// closePolicy gives a policy whose manifest cannot be read the value that lets nothing through: a field with a slip of the
-// pen in its name, "form", must not make a rule that says whom it is for one for everybody. Whom it is about counts if
-// that can be read, and is all that it may be about if not.
-func closePolicy(m *manifest, h header, namespace string, data []byte) {
+// closePolicy returns a policy for one whose manifest cannot be read, as the API would have it, that lets nothing through:
+// a field with a slip of the pen in its name, "form", must not make a rule that says whom it is for one for everybody.
+// Whom it is about counts if that can be read, and is all that it may be about if not. It returns nil if the policy is to
+// be left out, and of all other kinds.
+func closePolicy(m *manifest, h header, namespace string, data []byte) runtime.Object {
 	var o struct{ Metadata, Spec map[string]json.RawMessage }
 	_ = json.Unmarshal(data, &o)
 	var text string
 	if in, ok := o.Metadata["namespace"]; ok && !decode(in, &text) {
-		return // it would isolate pods of another one
+		return nil // it would isolate pods of another one
 	}
+	of := metav1.ObjectMeta{Namespace: namespace, Name: h.Metadata.Name}
 	switch h.Kind {
 	case "NetworkPolicy":
-		m.value = closedPolicy(cluster.Name{Namespace: namespace, Name: h.Metadata.Name}, o.Spec)
 		m.problems = append(m.problems, "until it can be read, the pods that it selects are isolated, and it allows nothing")
+		return &networkingv1.NetworkPolicy{ObjectMeta: of, Spec: closedSpec(o.Spec)}
 	case "ClusterNetworkPolicy":
-		m.value = closedClusterPolicy(h.Metadata.Name, o.Spec)
 		m.problems = append(m.problems, "until it can be read, everything is denied in the directions that it has rules for")
+		return &policyv1alpha2.ClusterNetworkPolicy{ObjectMeta: of, Spec: closedClusterSpec(o.Spec)}
 	}
-	m.closed = m.value != nil
+	return nil
 }
 
-func closedPolicy(name cluster.Name, spec map[string]json.RawMessage) *cluster.NetworkPolicy {
-	subject := labels.Everything()
+func closedSpec(spec map[string]json.RawMessage) (closed networkingv1.NetworkPolicySpec) {
 	var selector metav1.LabelSelector
 	if text, ok := spec["podSelector"]; ok && decode(text, &selector) {
-		if s, err := readSelector(&selector); err == nil {
-			subject = s
+		if _, err := readSelector(&selector); err == nil {
+			closed.PodSelector = selector
 		}
 	}
-	var types []networkingv1.PolicyType
-	ingress, egress := true, true
-	if decode(spec["policyTypes"], &types) && len(types) > 0 {
-		ingress, egress = (&policyReader{}).directions(&networkingv1.NetworkPolicySpec{PolicyTypes: types})
+	if !decode(spec["policyTypes"], &closed.PolicyTypes) || len(closed.PolicyTypes) == 0 {
+		closed.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
 	}
-	return isolateAll(name, subject, ingress, egress)
+	return closed
 }
 
-func closedClusterPolicy(name string, spec map[string]json.RawMessage) *cluster.ClusterPolicy {
-	p := &cluster.ClusterPolicy{Name: name, Tier: cluster.Admin}
-	var subject policyv1alpha2.ClusterNetworkPolicySubject
-	if !decode(spec["subject"], &subject) {
-		subject = policyv1alpha2.ClusterNetworkPolicySubject{}
+// closedClusterSpec denies by rules without peers, which deny everything.
+func closedClusterSpec(spec map[string]json.RawMessage) policyv1alpha2.ClusterNetworkPolicySpec {
+	closed := policyv1alpha2.ClusterNetworkPolicySpec{Tier: policyv1alpha2.AdminTier}
+	if !decode(spec["subject"], &closed.Subject) {
+		closed.Subject = policyv1alpha2.ClusterNetworkPolicySubject{}
 	}
-	(&policyReader{}).subject(p, &subject)
-	denyAll := []cluster.PolicyRule{{Action: cluster.Deny, AllPeers: true, AllPorts: true}}
 	if hasRules(spec["ingress"]) {
-		p.Ingress = denyAll
+		closed.Ingress = []policyv1alpha2.ClusterNetworkPolicyIngressRule{{Action: policyv1alpha2.ClusterNetworkPolicyRuleActionDeny}}
 	}
 	if hasRules(spec["egress"]) {
-		p.Egress = slices.Clone(denyAll)
+		closed.Egress = []policyv1alpha2.ClusterNetworkPolicyEgressRule{{Action: policyv1alpha2.ClusterNetworkPolicyRuleActionDeny}}
 	}
-	return p
+	return closed
 }
 
 // hasRules says whether there may be rules in a field.

@@ -49,7 +49,11 @@ func (r *policyReader) place(p *cluster.ClusterPolicy, tier policyv1alpha2.Tier)
 		return false
 	}
 	if p.Priority < 0 || p.Priority > maxPriority {
-		r.problem("priority %d is not 0 to %d: the policy counts as the first of its tier, and only what it denies does", p.Priority, maxPriority)
+		wrong := fmt.Sprintf("%d is not 0 to %d", p.Priority, maxPriority)
+		if p.Priority == noPriority {
+			wrong = "is missing"
+		}
+		r.problem("priority %s: the policy counts as the first of its tier, and only what it denies does", wrong)
 		p.Priority = 0
 		return false
 	}
@@ -76,7 +80,7 @@ func (r *policyReader) subject(p *cluster.ClusterPolicy, o *policyv1alpha2.Clust
 	}
 	if pods != nil {
 		p.Pods = labels.Everything()
-		r.problem("subject: %v: it is about all pods of the namespaces, and only what it denies counts", pods)
+		r.problem("subject: podSelector: %v: it is about all pods of the namespaces, and only what it denies counts", pods)
 	}
 	return namespaces == nil && pods == nil
 }
@@ -218,7 +222,9 @@ func readClusterPort(o *policyv1alpha2.ClusterNetworkPolicyProtocol) (p cluster.
 	case port == nil || (port.Number == 0) == (port.Range == nil):
 		return p, errUnknown
 	case port.Range != nil:
-		p.First, p.Last, err = portRange(port.Range.Start, port.Range.End)
+		if p.First, p.Last, err = portRange(port.Range.Start, port.Range.End); err == nil && p.First == p.Last {
+			err = fmt.Errorf("ports %d to %d: the last is not behind the first (of one port, say the number)", p.First, p.Last)
+		}
 	default:
 		p.First, p.Last, err = portRange(port.Number, port.Number)
 	}

@@ -84,7 +84,24 @@ func TestClusterPoliciesSayWhatTheySay(t *testing.T) {
 		{"two subjects", "{tier: Admin, priority: 5, subject: {namespaces: {}, pods: {podSelector: {}}}}",
 			all + "problem: subject has not exactly one of namespaces and pods: it is about all pods, and only what it denies counts\n"},
 		{"a subject's selector", "{tier: Admin, priority: 5, subject: {pods: {namespaceSelector: {matchLabels: {a: b}}, podSelector: {matchExpressions: [{key: a, operator: Is}]}}}, egress: [{action: Pass, to: [{nodes: {}}]}]}",
-			"cluster policy c Admin 5 of {a=b}/{}\n egress pass  peers= ports=\nproblem: subject: \"Is\" is not a valid label selector operator: it is about all pods of the namespaces, and only what it denies counts\n"},
+			"cluster policy c Admin 5 of {a=b}/{}\n egress pass  peers= ports=\nproblem: subject: podSelector: \"Is\" is not a valid label selector operator: it is about all pods of the namespaces, and only what it denies counts\n"},
+
+		// What an API server would miss.
+		{"no priority", "{tier: Baseline, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}]}",
+			"cluster policy c Baseline 0 of {}/{}\n ingress accept  peers= ports=\n ingress deny  peers={}/{} ports=all\n" +
+				"problem: priority is missing: the policy counts as the first of its tier, and only what it denies does\n"},
+		{"a priority that is null", "{tier: Admin, priority: null, subject: {namespaces: {}}}",
+			"cluster policy c Admin 0 of {}/{}\nproblem: priority is missing: the policy counts as the first of its tier, and only what it denies does\n"},
+		{"a subject that does not say which pods", "{tier: Admin, priority: 5, subject: {pods: {namespaceSelector: {matchLabels: {a: b}}}}, egress: [{action: Accept, to: [{nodes: {}}]}]}",
+			"cluster policy c Admin 5 of {a=b}/{}\n egress accept  peers= ports=\nproblem: subject: podSelector: it is missing: it is about all pods of the namespaces, and only what it denies counts\n"},
+		{"peers that do not say which pods, accepted", "{tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}, {pods: {podSelector: null}}]}], egress: [{action: Accept, to: [{pods: {}}]}]}",
+			all + " ingress accept  peers={}/{} ports=all\n egress accept  peers= ports=all\nproblem: egress rule 1: peer 1: podSelector: it is missing: it matches nothing\n" +
+				"problem: ingress rule 1: peer 2: podSelector: it is missing: it matches nothing\n"},
+		{"a peer that does not say which pods, denied", admin("{action: Deny, to: [{pods: {namespaceSelector: {}}}]}"),
+			all + " egress deny  peers=all ports=all\nproblem: egress rule 1: peer 1: podSelector: it is missing: the rule denies everything\n"},
+		{"ranges of one port, or without an end", admin("{action: Accept, to: [{nodes: {}}], protocols: [{tcp: {destinationPort: {range: {start: 8, end: 8}}}}, {tcp: {destinationPort: {range: {start: 8}}}}]}"),
+			all + " egress accept  peers=nodes{} ports=\nproblem: egress rule 1: protocol 1: ports 8 to 8: the last is not behind the first (of one port, say the number): it matches nothing\n" +
+				"problem: egress rule 1: protocol 2: 0 is not a port: it matches nothing\n"},
 
 		// Of the manifest.
 		{"a slip of the pen", admin("{action: Accept, to: [{namespaces: {}}], protcols: [{tcp: {destinationPort: {number: 80}}}]}"),

@@ -110,6 +110,7 @@ func (c *content) snapshot() *cluster.Snapshot {
 			g.put(m.value, s)
 		}
 	}
+	s.Problems = append(s.Problems, g.homeless()...)
 	g.finish(s, c.last)
 	sortSnapshot(s)
 	c.last = s

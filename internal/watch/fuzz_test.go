@@ -52,7 +52,36 @@ func FuzzManifest(f *testing.F) {
 			t.Errorf("read twice:\n%s\n%s", text(snapshots[0]), text(snapshots[1]))
 		}
 		mustHold(t, snapshots[0])
+		mustMean(t, name, data)
 	})
+}
+
+// mustMean checks that the objects that a parser keeps for explanations mean what an agent acts on.
+func mustMean(t *testing.T, name string, data []byte) {
+	t.Helper()
+	p := newParser()
+	p.keep = true
+	all, _ := p.parse(name, data)
+	for _, m := range all {
+		if m.value != nil && m.object == nil {
+			t.Errorf("%s counts, and there is no object of it", m.id)
+		}
+		if m.object == nil || m.value == nil {
+			continue
+		}
+		fillIn(m.object)
+		_, namespace, _ := identify(m.object)
+		switch now, _ := readObject(m.object, namespace); v := now.(type) {
+		case *cluster.NetworkPolicy:
+			if want := policyText(m.value.(*cluster.NetworkPolicy)); policyText(v) != want {
+				t.Errorf("kept is %s, want %s", policyText(v), want)
+			}
+		case *cluster.ClusterPolicy:
+			if want := clusterPolicyText(m.value.(*cluster.ClusterPolicy)); clusterPolicyText(v) != want {
+				t.Errorf("kept is %s, want %s", clusterPolicyText(v), want)
+			}
+		}
+	}
 }
 
 // withoutMaps leaves out what has parts that are numbered anew each time.

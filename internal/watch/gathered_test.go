@@ -3,6 +3,7 @@ package watch
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,7 +17,10 @@ func TestNamespacesThatNothingDefinesAreThoseOfPods(t *testing.T) {
 	for _, tc := range []struct{ name, in, want string }{
 		{"a pod's", "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}",
 			"pod ns/p uid= node= host=false [] map[]\nnamespace ns map[] terminating=false\n"},
-		{"a policy's alone", policy("{}"), "policy ns/p of {}\n ingress isolated\n"},
+		{"a policy's alone", policy("{}"), "policy ns/p of {}\n ingress isolated\n" + homelessText},
+		{"a policy's, which every cluster has", strings.Replace(policy("{}"), "ns}", "kube-system}", 1), "policy kube-system/p of {}\n ingress isolated\n"},
+		{"a policy's, which cannot be read", policy("{}") + "---\n{apiVersion: v1, kind: Namespace, metadata: {name: ns, labels: {a: 1}}}",
+			"policy ns/p of {}\n ingress isolated\nproblem Namespace/ns: a.yaml:5: read Namespace: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string\n"},
 		{"one that is defined", "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: ns, labels: {a: b}}}",
 			"pod ns/p uid= node= host=false [] map[]\nnamespace ns map[a:b] terminating=false\n"},
 		{"one that says it has another name", "{apiVersion: v1, kind: Namespace, metadata: {name: ns, labels: {kubernetes.io/metadata.name: other}}}",
@@ -42,7 +46,7 @@ func TestListsOfPoliciesAreRead(t *testing.T) {
 	c := newContent()
 	c.set("a.json", []byte(`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicyList","metadata":{},"items":[{"metadata":{"name":"p","namespace":"ns"}}]}
 {"apiVersion":"policy.networking.k8s.io/v1alpha2","kind":"ClusterNetworkPolicyList","metadata":{},"items":[{"metadata":{"name":"c"},"spec":{"tier":"Admin","priority":5,"subject":{"namespaces":{}}}}]}`))
-	want := "policy ns/p of {}\n ingress isolated\ncluster policy c Admin 5 of {}/{}\n"
+	want := "policy ns/p of {}\n ingress isolated\ncluster policy c Admin 5 of {}/{}\n" + homelessText
 	if diff := cmp.Diff(want, text(c.snapshot())); diff != "" {
 		t.Error(diff)
 	}

@@ -26,15 +26,22 @@ type manifest struct {
 	value    any    // what a reader of objects.go, services.go, slices.go returns; nil: does not count
 	broken   bool   // what it says of itself cannot be read
 	closed   bool   // so value is a policy that lets nothing through
+	aside    bool   // it is of a kind that Polder does not read, and that has nothing to do with policies
 	problems []string
+
+	// object is what the API would have that means what value means, where the parser keeps it; nil: it is left out.
+	object runtime.Object
 }
 
 // parser reads manifest files. It is without state.
-type parser struct{ strict runtime.Decoder }
+type parser struct {
+	strict runtime.Decoder
+	keep   bool // the objects of manifests, which an agent has no use for
+}
 
 func newParser() parser {
 	s := newScheme()
-	return parser{kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, s, s, kjson.SerializerOptions{Strict: true})}
+	return parser{strict: kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, s, s, kjson.SerializerOptions{Strict: true})}
 }
 
 // header is what all objects have. encoding/json fills what it can when a field is of the wrong type.
@@ -74,7 +81,7 @@ func (p parser) document(all []manifest, d document, inherited metav1.TypeMeta, 
 	case "v1 Pod", "v1 Service", "discovery.k8s.io/v1 EndpointSlice", "networking.k8s.io/v1 NetworkPolicy":
 		p.object(&m, h, namespaceOf(h), d.data)
 	default:
-		m.id = objectID(h.Kind, h.Metadata.Namespace, h.Metadata.Name)
+		m.id, m.aside = objectID(h.Kind, h.Metadata.Namespace, h.Metadata.Name), !isLikePolicy(h.TypeMeta)
 		m.problems = append(m.problems, fmt.Sprintf("apiVersion %q, kind %q is nothing that Polder reads", h.APIVersion, h.Kind))
 	}
 	return append(all, m)
@@ -129,8 +136,11 @@ func (p parser) object(m *manifest, h header, namespace string, data []byte) {
 	}
 	name := h.Metadata.Name
 	if m.broken {
-		closePolicy(m, h, namespace, data)
+		obj = closePolicy(m, h, namespace, data)
+		m.value, _ = readObject(obj, namespace)
+		m.closed = m.value != nil
 	} else {
+		markMissing(obj, data)
 		value, problems := readObject(obj, namespace)
 		m.value, m.problems = value, append(m.problems, problems...)
 		if o, err := meta.Accessor(obj); err == nil {
@@ -138,8 +148,11 @@ func (p parser) object(m *manifest, h header, namespace string, data []byte) {
 		}
 	}
 	if err := validNames(h.Kind, namespace, name); err != nil && (m.value != nil || !m.broken) {
-		m.value = nil
+		m.value, obj = nil, nil
 		m.problems = append(m.problems, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	if p.keep {
+		m.object = obj
 	}
 }
 

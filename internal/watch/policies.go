@@ -132,11 +132,6 @@ func readPods(namespaces, pods *metav1.LabelSelector) (p cluster.PolicyPeer, err
 	return p, nil
 }
 
-// readSelector reads a selector. An empty one selects everything; o is not nil, which would be another matter.
-func readSelector(o *metav1.LabelSelector) (labels.Selector, error) {
-	return metav1.LabelSelectorAsSelector(o)
-}
-
 func readBlock(cidr string, except []string) (p cluster.PolicyPeer, err error) {
 	if p.Block, err = readNetwork(cidr); err != nil {
 		return cluster.PolicyPeer{}, err

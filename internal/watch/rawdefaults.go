@@ -1,40 +1,14 @@
 package watch
 
 import (
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
-
-// isRaw says whether Objects have a list of a kind.
-func isRaw(t metav1.TypeMeta) bool {
-	switch t.APIVersion + " " + t.Kind {
-	case "v1 Pod", "v1 Namespace", "v1 Node", "v1 Service", "discovery.k8s.io/v1 EndpointSlice",
-		"networking.k8s.io/v1 NetworkPolicy", "policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":
-		return true
-	}
-	return false
-}
-
-func isNamespaced(kind string) bool {
-	return !slices.Contains([]string{"Namespace", "Node", "ClusterNetworkPolicy"}, kind)
-}
-
-// listedKind knows lists as kubectl writes them, and as the API server does, and says what their items are that do not.
-func listedKind(t metav1.TypeMeta) (of metav1.TypeMeta, ok bool) {
-	if t.APIVersion == "v1" && t.Kind == "List" {
-		return of, true
-	}
-	kind, ok := strings.CutSuffix(t.Kind, "List")
-	of = metav1.TypeMeta{APIVersion: t.APIVersion, Kind: kind}
-	return of, ok && isRaw(of)
-}
 
 // oneLine is an error's text as problems have it, which YAML's errors are not.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -16,19 +16,26 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/polder-net/polder/internal/cluster"
 )
 
 // listedAtOnce is how many objects a page of a list has.
 const listedAtOnce = 500
 
 // ListObjects reads a cluster once, through the API server of a kubeconfig file, or of the cluster that this process is
-// a pod of if that is empty. A cluster that does not know ClusterNetworkPolicies has none.
-func ListObjects(ctx context.Context, kubeconfig, version string) (*Objects, error) {
+// a pod of if that is empty. A cluster that does not know ClusterNetworkPolicies has none. What Polder cannot honour of an
+// object is a Problem.
+func ListObjects(ctx context.Context, kubeconfig, version string) (*Objects, []cluster.Problem, error) {
 	cfg, _, err := restConfig(kubeconfig, version, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return nil, fmt.Errorf("find API server: %w", err)
+		return nil, nil, fmt.Errorf("find API server: %w", err)
 	}
-	return listObjects(ctx, cfg)
+	o, err := listObjects(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	return o, o.problems(), nil
 }
 
 // rawList is a list that is asked for.
@@ -103,4 +110,33 @@ func (l rawList) list(ctx context.Context, client *rest.RESTClient, codec runtim
 			return nil
 		}
 	}
+}
+
+// problems says what Polder cannot honour of objects that an API server took.
+func (o *Objects) problems() (all []cluster.Problem) {
+	for _, obj := range o.each() {
+		kind, namespace, name := identify(obj)
+		_, problems := readObject(obj, namespace)
+		for _, p := range problems {
+			all = append(all, cluster.Problem{Object: objectID(kind, namespace, name), Message: p})
+		}
+	}
+	return sortProblems(all)
+}
+
+// each lists all objects.
+func (o *Objects) each() (all []runtime.Object) {
+	all = appendObjects(all, o.Nodes)
+	all = appendObjects(all, o.Pods)
+	all = appendObjects(all, o.Services)
+	all = appendObjects(all, o.Slices)
+	all = appendObjects(all, o.Policies)
+	return appendObjects(all, o.ClusterPolicies)
+}
+
+func appendObjects[T runtime.Object](all []runtime.Object, more []T) []runtime.Object {
+	for _, o := range more {
+		all = append(all, o)
+	}
+	return all
 }

@@ -2,19 +2,15 @@ package watch
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/polder-net/polder/internal/cluster"
@@ -34,11 +30,15 @@ type Objects struct {
 	// Where says the manifest of an object, "web.yaml:12", by its name, "NetworkPolicy/default/web". Objects of an API
 	// server have none.
 	Where map[string]string
+
+	// LeftOut are names of objects of which some manifest does not count at all, be there others of that name or not.
+	LeftOut map[string]bool
 }
 
 // ReadObjects reads a folder of manifests once, by the rules of a FolderSource: the same files in the same order, of two
-// objects with one name the first. What cannot be read is left out, and a Problem; what Polder cannot honour is one, too.
-// The error says that there is no such folder.
+// objects with one name the first. What cannot be read is left out, or a policy that lets nothing through, and a Problem;
+// what Polder cannot honour is one, too. Kinds that have nothing to do with policies are left out without a word. The
+// error says that there is no such folder, or a file of which nobody can know what is in it.
 func ReadObjects(dir string) (*Objects, []cluster.Problem, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -54,103 +54,87 @@ func ReadObjects(dir string) (*Objects, []cluster.Problem, error) {
 			err = r.file(e.Name(), data)
 		}
 		if err != nil {
-			r.problem(e.Name(), "%s", oneLine(err))
+			return nil, nil, fmt.Errorf("read manifests: %s: %s", filepath.Join(dir, e.Name()), oneLine(err))
 		}
 	}
+	r.finish()
 	return r.objects, sortProblems(r.problems), nil
 }
 
 // rawReader collects objects.
 type rawReader struct {
+	parser   parser
 	objects  *Objects
 	problems []cluster.Problem
-	strict   runtime.Decoder
+	unserved []placed // what an agent does not serve, Services without addresses say: questions may be about it
+}
+
+// placed is a manifest with its file and line.
+type placed struct {
+	manifest
+	where string
 }
 
 func newRawReader() *rawReader {
-	s := newScheme()
-	return &rawReader{
-		objects: &Objects{Where: map[string]string{}},
-		strict:  kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, s, s, kjson.SerializerOptions{Strict: true}),
-	}
-}
-
-func (r *rawReader) problem(object, format string, args ...any) {
-	r.problems = append(r.problems, cluster.Problem{Object: object, Message: fmt.Sprintf(format, args...)})
+	p := newParser()
+	p.keep = true
+	return &rawReader{parser: p, objects: &Objects{Where: map[string]string{}, LeftOut: map[string]bool{}}}
 }
 
 func (r *rawReader) file(name string, data []byte) error {
-	docs, err := documents(name, data)
-	if err != nil {
-		return err
+	all, err := r.parser.parse(name, data)
+	for _, m := range all {
+		if m.aside {
+			continue // an agent says what it does not read
+		}
+		of := placed{m, fmt.Sprintf("%s:%d", name, m.line)}
+		for _, p := range m.problems {
+			r.problem(cmp.Or(m.id, name), of.where, p)
+		}
+		switch {
+		case m.object == nil:
+			r.objects.LeftOut[m.id] = true
+		case m.value == nil:
+			r.unserved = append(r.unserved, of)
+		default:
+			r.take(of)
+		}
 	}
-	for _, d := range docs {
-		r.document(fmt.Sprintf("%s:%d", name, d.line), d.data, metav1.TypeMeta{}, 0)
-	}
-	return nil
+	return err
 }
 
-// document takes the object in a document, or those of a list. inherited is what the list is of.
-func (r *rawReader) document(where string, data []byte, inherited metav1.TypeMeta, depth int) {
-	var h header
-	_ = json.Unmarshal(data, &h) // a field of the wrong type is found again by the strict decoder
-	if h.Kind == "" && h.APIVersion == "" {
-		h.TypeMeta = inherited
-	}
-	if of, ok := listedKind(h.TypeMeta); ok && depth < 3 {
-		for _, item := range h.Items {
-			r.document(where, item, of, depth+1)
-		}
-		return
-	}
-	if !isRaw(h.TypeMeta) {
-		return // an agent says what it does not read
-	}
-	namespace := ""
-	if isNamespaced(h.Kind) {
-		namespace = namespaceOf(h)
-	}
-	id := cmp.Or(objectID(h.Kind, namespace, h.Metadata.Name), h.Kind)
-	gvk := schema.FromAPIVersionAndKind(h.APIVersion, h.Kind)
-	obj, _, err := r.strict.Decode(data, &gvk, nil)
-	if strict, ok := runtime.AsStrictDecodingError(err); ok { // the rest of the object is as good as ever
-		for _, e := range strict.Errors() {
-			r.problem(id, "%s: %v", where, e)
-		}
-	} else if err != nil {
-		r.problem(id, "%s: read %s: %s", where, h.Kind, oneLine(err))
-		return
-	}
-	r.object(where, h.Kind, obj)
+func (r *rawReader) problem(object, where, message string) {
+	r.problems = append(r.problems, cluster.Problem{Object: object, Message: where + ": " + message})
 }
 
-// object takes an object, unless there is one of its name.
-func (r *rawReader) object(where, kind string, obj runtime.Object) {
-	o, err := meta.Accessor(obj)
-	if err != nil {
-		r.problem(where, "read %s: %v", kind, err)
+// take takes an object, unless there is one of its name.
+func (r *rawReader) take(m placed) {
+	if other, ok := r.objects.Where[m.id]; ok {
+		r.objects.LeftOut[m.id] = true
+		r.problem(m.id, m.where, "there is one of that name at "+other+", which counts")
 		return
 	}
-	if isNamespaced(kind) && o.GetNamespace() == "" {
-		o.SetNamespace(metav1.NamespaceDefault)
-	} else if !isNamespaced(kind) {
-		o.SetNamespace("")
+	r.objects.Where[m.id] = m.where
+	r.objects.add(m.object)
+}
+
+// finish takes what counts if nothing else has its name.
+func (r *rawReader) finish() {
+	for _, m := range r.unserved {
+		r.take(m)
 	}
-	if err := validNames(kind, o.GetNamespace(), o.GetName()); err != nil {
-		r.problem(where, "%s: %s", kind, oneLine(err))
-		return
+	r.problems = append(r.problems, r.objects.homeless()...)
+}
+
+// UnreadNamespaces are those that are there though nothing of them could be read.
+func (o *Objects) UnreadNamespaces() map[string]bool {
+	unread := map[string]bool{}
+	for object := range o.LeftOut {
+		if name, ok := strings.CutPrefix(object, "Namespace/"); ok && o.Where[object] == "" {
+			unread[name] = true
+		}
 	}
-	id := objectID(kind, o.GetNamespace(), o.GetName())
-	if other, ok := r.objects.Where[id]; ok {
-		r.problem(id, "%s: there is one of that name at %s, which counts", where, other)
-		return
-	}
-	r.objects.Where[id] = where
-	r.objects.add(obj)
-	_, problems := readObject(obj, o.GetNamespace())
-	for _, p := range problems {
-		r.problem(id, "%s: %s", where, p)
-	}
+	return unread
 }
 
 // add puts an object into its list, with its defaults.

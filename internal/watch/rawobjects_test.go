@@ -56,7 +56,33 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: Wrong}
 `,
-		"d.yml":        "apiVersion: [",
+		"d.yml": `
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: foreign, namespace: shop}
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicyList
+items: []
+---
+apiVersion: v2
+kind: Pod
+metadata: {name: later, namespace: shop}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: budget}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressList
+items: [{metadata: {name: web}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: all}
+---
+metadata: {name: nothing}
+`,
 		".hidden.yaml": "apiVersion: [",
 		"notes.txt":    "apiVersion: [",
 	} {
@@ -75,19 +101,39 @@ metadata: {name: Wrong}
 	for _, p := range problems {
 		texts = append(texts, p.Object+": "+p.Message)
 	}
-	for i, part := range []string{
+	parts := []string{
+		"CiliumNetworkPolicy/shop/foreign: d.yml:1: apiVersion \"cilium.io/v2\", kind \"CiliumNetworkPolicy\" is nothing that Polder reads",
 		"ClusterNetworkPolicy/tier: c.yaml:1: unknown field \"spec.unheardOf\"",
+		"ClusterNetworkPolicy/tier: c.yaml:1: until it can be read, everything is denied in the directions that it has rules for",
+		"Namespace/Wrong: c.yaml:19: \"Wrong\" is not a DNS-1123 name",
 		"NetworkPolicy/default/web: b.json:1: there is one of that name at a.yaml:1, which counts",
 		"Pod/shop/bad: c.yaml:6: read Pod: ",
-		"c.yaml:19: Namespace: \"Wrong\" is not a DNS-1123 name",
-		"d.yml: document at line 1: ",
-	} {
+		"Pod/shop/later: d.yml:9: apiVersion \"v2\", kind \"Pod\" is nothing that Polder reads",
+		"d.yml: d.yml:25: apiVersion \"\", kind \"\" is nothing that Polder reads",
+		"d.yml: d.yml:5: apiVersion \"policy.networking.k8s.io/v1alpha1\", kind \"AdminNetworkPolicyList\" is nothing that Polder reads",
+	}
+	for i, part := range parts {
 		if i >= len(texts) || !strings.HasPrefix(texts[i], part) {
 			t.Errorf("problem %d of %q: want %s…", i, texts, part)
 		}
 	}
-	if len(texts) != 5 {
+	if len(texts) != len(parts) {
 		t.Errorf("problems are %q", texts)
+	}
+	if left := []string{"", "CiliumNetworkPolicy/shop/foreign", "Namespace/Wrong", "NetworkPolicy/default/web", "Pod/shop/bad", "Pod/shop/later"}; !slices.Equal(slices.Sorted(maps.Keys(o.LeftOut)), left) {
+		t.Errorf("left out are %q", slices.Sorted(maps.Keys(o.LeftOut)))
+	}
+}
+
+func TestAFileOfWhichNobodyKnowsWhatItIsIsAnError(t *testing.T) {
+	for _, text := range []string{"apiVersion: [", "- a\n", "kind: Pod\nkind: Node\n"} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "a.yaml"), policy("{}"))
+		write(t, filepath.Join(dir, "b.yaml"), policy("{}")+"---\n"+text)
+		_, _, err := ReadObjects(dir)
+		if err == nil || !strings.HasPrefix(err.Error(), "read manifests: "+filepath.Join(dir, "b.yaml")+": ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: the error is %v", text, err)
+		}
 	}
 }
 
@@ -194,7 +240,7 @@ func TestAClusterThatCannotBeReadIsAnError(t *testing.T) {
 	if _, err := listObjects(t.Context(), &rest.Config{Host: s.URL}); err == nil || !strings.HasPrefix(err.Error(), "list nodes: ") {
 		t.Errorf("the error is %v", err)
 	}
-	if _, err := ListObjects(t.Context(), filepath.Join(t.TempDir(), "none"), "test"); err == nil || !strings.HasPrefix(err.Error(), "find API server: ") {
+	if _, _, err := ListObjects(t.Context(), filepath.Join(t.TempDir(), "none"), "test"); err == nil || !strings.HasPrefix(err.Error(), "find API server: ") {
 		t.Errorf("the error is %v", err)
 	}
 }
