@@ -65,7 +65,7 @@ func Manifests(o *oracle.Objects) []byte {
 	items = list(items, o.Namespaces, corev1.SchemeGroupVersion.WithKind("Namespace"))
 	items = list(items, o.Pods, corev1.SchemeGroupVersion.WithKind("Pod"))
 	items = list(items, o.NetworkPolicies, networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
-	items = list(items, o.ClusterPolicies, v1alpha2.SchemeGroupVersion.WithKind("ClusterNetworkPolicy"))
+	items = list(items, o.ClusterPolicies, schema.GroupVersion(v1alpha2.GroupVersion).WithKind("ClusterNetworkPolicy"))
 	out, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": items})
 	if err != nil {
 		panic(err) // they are nothing but texts, numbers and lists of them
