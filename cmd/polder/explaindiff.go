@@ -45,7 +45,7 @@ func reportChanges(d *explain.Difference) []explainedPair {
 
 // writeDiff prints changes for people.
 func writeDiff(w io.Writer, d *explain.Difference) {
-	for _, g := range groupChanges(d.Changes) {
+	for _, g := range groupChanges(d) {
 		writeWrapped(w, g.text(d), g.sign()+" ", "    ")
 		for _, line := range g.sample.Because(nameOfEach(g.from), nameOfEach(g.to)) {
 			writeWrapped(w, line, "    ", "    ")

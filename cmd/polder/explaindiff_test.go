@@ -89,7 +89,7 @@ func changesBetween(t *testing.T, oldFolder, newFolder string) string {
 	}
 	d := explain.Diff(old, now)
 	lines := []string{}
-	for _, g := range groupChanges(d.Changes) {
+	for _, g := range groupChanges(d) {
 		lines = append(lines, g.sign()+" "+g.text(d))
 	}
 	return cmp.Or(strings.Join(lines, "\n"), "nothing changes")

@@ -46,10 +46,10 @@ func (g changeGroup) text(d *explain.Difference) string {
 }
 
 // groupChanges groups by ports, then by receivers, then by senders.
-func groupChanges(changes []explain.Change) (groups []changeGroup) {
+func groupChanges(d *explain.Difference) (groups []changeGroup) {
 	var order []changedPair
 	pairs := map[changedPair][]explain.Change{}
-	for _, c := range changes {
+	for _, c := range d.Changes {
 		key := changedPair{c.From.Name, c.To.Name, c.Now.Allowed, c.Reason}
 		if pairs[key] == nil {
 			order = append(order, key)
@@ -59,6 +59,8 @@ func groupChanges(changes []explain.Change) (groups []changeGroup) {
 	for _, key := range order {
 		groups = append(groups, groupFamilies(pairs[key])...)
 	}
+	groups = mergeNodes(d, groups, func(g *changeGroup) (pod, node *[]explain.Place) { return &g.from, &g.to })
+	groups = mergeNodes(d, groups, func(g *changeGroup) (pod, node *[]explain.Place) { return &g.to, &g.from })
 	groups = mergeSenders(mergeReceivers(groups))
 	slices.SortStableFunc(groups, func(a, b changeGroup) int {
 		return cmp.Or(cmp.Compare(a.to[0].Name, b.to[0].Name), cmp.Compare(a.from[0].Name, b.from[0].Name))
@@ -96,6 +98,42 @@ func groupFamilies(changes []explain.Change) (groups []changeGroup) {
 // kind is what groups that may be merged have in common, beside the places at one end.
 func (g changeGroup) kind() string {
 	return strings.Join([]string{g.sign(), g.ports, g.family, g.sample.Reason}, "\x00")
+}
+
+// mergeNodes makes one of a pod's changes with all nodes but its own. Each group has one place at either end, still.
+func mergeNodes(d *explain.Difference, groups []changeGroup, ends func(*changeGroup) (pod, node *[]explain.Place)) (merged []changeGroup) {
+	key := func(g changeGroup) string {
+		pod, _ := ends(&g)
+		return g.kind() + "\x00" + (*pod)[0].Name
+	}
+	with := map[string][]string{} // the names of nodes
+	for _, g := range groups {
+		if pod, node := ends(&g); (*pod)[0].IsPod() && (*node)[0].IsNode() {
+			with[key(g)] = append(with[key(g)], (*node)[0].Name)
+		}
+	}
+	done := map[string]bool{}
+	for _, g := range groups {
+		pod, node := ends(&g)
+		if !(*pod)[0].IsPod() || !(*node)[0].IsNode() {
+			merged = append(merged, g)
+			continue
+		}
+		others, all := d.OtherNodes((*pod)[0])
+		isOther := func(name string) bool {
+			return slices.ContainsFunc(others, func(p explain.Place) bool { return p.Name == name })
+		}
+		k := key(g)
+		switch names := with[k]; {
+		case len(others) < 2 || len(names) != len(others) || slices.ContainsFunc(names, func(n string) bool { return !isOther(n) }):
+			merged = append(merged, g)
+		case !done[k]:
+			done[k] = true
+			*node = []explain.Place{all}
+			merged = append(merged, g)
+		}
+	}
+	return merged
 }
 
 // mergeReceivers makes one group of a sender's receivers.

@@ -16,12 +16,19 @@ type Change struct {
 	Ports    Ports
 	IPv4     bool
 	Dual     bool   // the two have the other family in common, too
-	Now      Way    // what the later cluster says; without addresses and routes
+	Now      Way    // what the later cluster says; of the two sides, those that say something else than before
 	Reason   string // the same of changes for the same reason, whichever pods they are about
 }
 
 // Because says why it is as it is now, of senders and receivers as they are called.
-func (c Change) Because(from, to string) []string { return c.Now.called(from, to).Because() }
+func (c Change) Because(from, to string) []string { return c.Now.because(from, to) }
+
+func (w Way) because(from, to string) (lines []string) {
+	for _, s := range w.called(from, to).sides() {
+		lines = append(lines, s.direction+" "+few(s.Pods)+" "+s.Because())
+	}
+	return lines
+}
 
 func (w Way) called(from, to string) Way {
 	if w.Egress != nil {
@@ -35,27 +42,14 @@ func (w Way) called(from, to string) Way {
 	return w
 }
 
-// Compare orders by receiver, sender, family and port.
-func (c Change) Compare(d Change) int {
-	family := func(c Change) int {
-		if c.IPv4 {
-			return 4
-		}
-		return 6
-	}
-	order := func(p Ports) int { return slices.Index(protocolsInOrder(), p.Protocol) }
-	return cmp.Or(cmp.Compare(c.To.Name, d.To.Name), cmp.Compare(c.From.Name, d.From.Name), cmp.Compare(family(c), family(d)),
-		cmp.Compare(order(c.Ports), order(d.Ports)), cmp.Compare(c.Ports.First, d.Ports.First))
-}
-
 // Difference is what changes from one cluster to another.
 type Difference struct {
-	Changes []Change
+	Changes []Change // by receiver, sender and port
 	Left    []string // pods and nodes that only one of the clusters has, or that have no address: nothing is said about them
 
 	regions []region
 	pods    map[string]int // how many places in a namespace are pods, and how many in all: ""
-	nodes   int
+	nodes   []Place
 }
 
 // Diff finds every connection that one cluster allows and the other denies, between pods, nodes and what is outside. It
@@ -77,8 +71,8 @@ func Diff(old, now *Cluster) *Difference {
 		}
 	}
 	outcomes := map[pairClass][]outcome{}
-	for _, from := range sites {
-		for _, to := range sites {
+	for _, to := range sites {
+		for _, from := range sites {
 			if from.ipv4() != to.ipv4() || from.pod() == to.pod() {
 				continue // a pod always reaches itself, and policies are about pods
 			}
@@ -94,7 +88,6 @@ func Diff(old, now *Cluster) *Difference {
 			}
 		}
 	}
-	slices.SortFunc(d.Changes, Change.Compare)
 	return d
 }
 
@@ -137,8 +130,14 @@ func (b *both) judge(from, to *site, key pairClass) (list []outcome) {
 		if before.Allowed == after.Allowed {
 			continue
 		}
-		now := Way{Allowed: after.Allowed, Egress: b.clusters[1].side(after.Egress), Ingress: b.clusters[1].side(after.Ingress)}
-		o := outcome{ports, now, strings.Join(now.called("", "").Because(), "\n")}
+		now := Way{Allowed: after.Allowed}
+		if differ(before.Egress, after.Egress) {
+			now.Egress = b.clusters[1].side(after.Egress)
+		}
+		if differ(before.Ingress, after.Ingress) {
+			now.Ingress = b.clusters[1].side(after.Ingress)
+		}
+		o := outcome{ports, now, strings.Join(now.because("", ""), "\n")}
 		if n := len(list) - 1; n >= 0 && list[n].isFollowedBy(o) {
 			list[n].ports.Last = ports.Last
 			continue
@@ -146,6 +145,10 @@ func (b *both) judge(from, to *site, key pairClass) (list []outcome) {
 		list = append(list, o)
 	}
 	return list
+}
+
+func differ(before, after *oracle.Judgement) bool {
+	return before != nil && after != nil && before.Allowed != after.Allowed
 }
 
 // isFollowedBy says whether the next ports are changed in the same way, for the same reason.

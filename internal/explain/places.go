@@ -14,6 +14,20 @@ import (
 type Place struct {
 	Name  string       // "ns/pod", "node/name", or a region's block with an address of it; of several addresses, with which one
 	Block netip.Prefix // of a region; of others the zero value
+	node  string       // which it is, or where the pod runs in the later cluster; empty: none
+}
+
+// otherNodes stands for all nodes but the one where a pod runs, with which it may always talk.
+const otherNodes = "node/*"
+
+// OtherNodes are the nodes where a pod does not run, and the place that stands for all of them.
+func (d *Difference) OtherNodes(pod Place) (nodes []Place, all Place) {
+	for _, n := range d.nodes {
+		if n.node != pod.node {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes, Place{Name: otherNodes}
 }
 
 // IsPod says whether it is neither a node nor a region.
@@ -74,6 +88,11 @@ func (b *both) sites() (all []*site, left []string) {
 	}
 	for _, s := range all {
 		s.pods = [2]*corev1.Pod{b.owners[0][s.at[0]], b.owners[1][s.at[1]]}
+		if s.pods[1] != nil {
+			s.node = s.pods[1].Spec.NodeName
+		} else if nodes := b.nodes[1][s.at[1]]; len(nodes) > 0 {
+			s.node = nodes[0].Name
+		}
 	}
 	slices.Sort(left)
 	return all, left
@@ -90,9 +109,9 @@ func addAddresses(of map[string][2][]netip.Addr, name string, i int, more []neti
 // place is a region as an end. That of a whole family is what is outside.
 func (r region) place() Place {
 	if r.within < 0 {
-		return Place{fmt.Sprintf("outside (%s)", r.sample), r.block}
+		return Place{Name: fmt.Sprintf("outside (%s)", r.sample), Block: r.block}
 	}
-	return Place{fmt.Sprintf("%s (%s)", r.block, r.sample), r.block}
+	return Place{Name: fmt.Sprintf("%s (%s)", r.block, r.sample), Block: r.block}
 }
 
 // sitesOf pairs the addresses that somebody has in both clusters: those that stay, then the others of a family in order.

@@ -17,6 +17,8 @@ func (d *Difference) Words(places, others []Place) string {
 		switch {
 		case p.IsPod():
 			pods[p.namespace()] = append(pods[p.namespace()], p.Name)
+		case p.Name == otherNodes:
+			nodes = append(nodes, "all other nodes")
 		case p.IsNode():
 			nodes = append(nodes, p.Name)
 		default:
@@ -24,7 +26,7 @@ func (d *Difference) Words(places, others []Place) string {
 		}
 	}
 	texts := d.podWords(pods, others)
-	if len(nodes) == d.nodes && d.nodes > fewPlaces {
+	if len(nodes) == len(d.nodes) && len(nodes) > fewPlaces {
 		nodes = []string{"all nodes"}
 	}
 	slices.Sort(nodes)
@@ -38,7 +40,7 @@ func (d *Difference) count(p Place) {
 		d.pods[p.namespace()]++
 		d.pods[""]++
 	case p.IsNode():
-		d.nodes++
+		d.nodes = append(d.nodes, p)
 	}
 }
 
