@@ -103,16 +103,17 @@ func (d *Difference) regionWords(blocks map[string]bool) (texts []string) {
 	}
 	said := make([]bool, len(d.regions)) // by a block around it
 	for i, r := range d.regions {
-		if r.within >= 0 && said[r.within] && shares[i] != none && shares[i] != some {
-			said[i] = true
-		}
 		own := blocks[r.block.String()]
-		if said[i] || !own && shares[i] != whole {
+		if r.within >= 0 && said[r.within] && (own || !r.sample.IsValid()) {
+			said[i] = true
+			continue
+		}
+		if !own && shares[i] != whole {
 			continue
 		}
 		said[i] = true
 		text := r.words()
-		if but := d.without(i, shares); len(but) > 0 {
+		if but := d.without(i, shares, blocks); len(but) > 0 {
 			text += " but " + strings.Join(but, " and ")
 		}
 		texts = append(texts, text)
@@ -155,10 +156,14 @@ func (d *Difference) shares(blocks map[string]bool) []share {
 	return shares
 }
 
-// without lists the largest blocks in a block that are not meant, or not as a whole.
-func (d *Difference) without(at int, shares []share) (texts []string) {
+// without lists the largest blocks in a block that are not meant. Those in them that are meant are named apart.
+func (d *Difference) without(at int, shares []share, blocks map[string]bool) (texts []string) {
 	for i, r := range d.regions {
-		if r.within == at && (shares[i] == none || shares[i] == some) {
+		switch {
+		case r.within != at || shares[i] == whole || shares[i] == empty:
+		case blocks[r.block.String()] || !r.sample.IsValid() && shares[i] == some:
+			texts = append(texts, d.without(i, shares, blocks)...)
+		default:
 			texts = append(texts, r.block.String())
 		}
 	}
