@@ -271,3 +271,27 @@ func TestTheScenariosDifferFromNoPolicies(t *testing.T) {
 		}
 	}
 }
+
+func TestCyclonusStatesDifferAsTheOracleSays(t *testing.T) {
+	all, err := cases.Cyclonus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	differ := 0
+	for _, c := range all {
+		for i := range c.States[1:] {
+			pair := [2]*oracle.Objects{c.States[i], c.States[i+1]}
+			old, now := New(*pair[0], nil, nil, nil), New(*pair[1], nil, nil, nil)
+			of, changes := newBoth(old, now), Diff(old, now).Changes
+			for _, p := range cases.Tried(pair[1]) {
+				if comparePacket(t, 0, pair, of, changes, p) {
+					differ++
+				}
+			}
+		}
+	}
+	t.Logf("%d connections differ", differ)
+	if differ == 0 {
+		t.Error("no state differs from the one before")
+	}
+}
