@@ -27,15 +27,27 @@ FROM and TO are pods, NAMESPACE/NAME, or NAME alone in the namespace "default"; 
 svc/NAMESPACE/NAME, which NAMESPACE/NAME means, too, if there is no such pod; or any address. PORT is a number or a
 name; it may be missing where there is one only. An IPv6 address with a port is in brackets: [fd00::1]:80.
 Rules are counted from 1 in their direction of a policy, here and in JSON; where there is no number, no rule matches.
-With --all it answers for all pairs of pods, with --diff for all that change between two folders of manifests; of pods
-that declare no ports, at those that policies name.
+
+With --all it answers for all pairs of pods at all ports that the receivers declare; at those that policies name, of a
+receiver that declares none. Pods on their node's network and ICMP are left out. A pair is a sender, a receiver and a
+port, once for both families unless they fare differently; the last line counts them.
+
+With --diff it finds all that policies allow in one of two folders of manifests and deny in the other: between pods,
+nodes and addresses outside, either way, at any TCP, UDP or SCTP port, and by ICMP, which stands for all protocols
+without ports. None is left to chance: policies tell ports and addresses apart only by what they name, so the names of
+both folders part them into classes, and one of each is asked about. Pods on their node's network are their node.
+Services are not compared. Pods and nodes that are not in both folders with an address are listed: nothing is said
+about them. "everything" is all ports and protocols, "outside" what no pod and no node has; no pod is parted from
+itself, though all of a namespace may be said to change with each other. With -o json, each change is a range of ports
+of one pair in one family; a block is that in it which is in no smaller one that a folder names, with an address there.
 
 It reads a folder of manifests or the cluster of a kubeconfig: that of --manifests or --kubeconfig, else that of the lab
 that is up, else that of $KUBECONFIG or of the pod it runs in. Of a folder it reads *.yaml, *.yml and *.json, neither
 hidden files nor subfolders. What is left out or read in part counts as agents take it, and is said on stderr, or with
 -o json as problems; a file that does not parse is an error.
-The exit status is 0 when the connection is allowed (with --diff, when nothing changes), else 1; also when only some of
-a Service's backends are; and 2 when there is no answer.`)
+The exit status about one connection is 0 when it is allowed, else 1, also when only some of a Service's backends are.
+With --diff it is 0 when nothing changes and 1 when something does; with --all and --cases it is 0, whatever is denied.
+It is 2 when there is no answer.`)
 	var x explainFlags
 	x.add(e, f)
 	f.BoolVar(&x.udp, "udp", false, "a datagram, not a TCP connection")

@@ -17,71 +17,53 @@ func explainDiff(e env, oldFolder, newFolder, output string) error {
 	if err != nil {
 		return usagef("explain: %v", err)
 	}
-	if len(before.Pairs(true)) == 0 || len(after.Pairs(true)) == 0 {
+	if !before.HasPods() || !after.HasPods() {
 		return usagef("explain: %v: both OLD and NEW need them", errNoPods)
 	}
-	changes, once := explain.Diff(before.Cluster, after.Cluster)
+	d := explain.Diff(before.Cluster, after.Cluster)
 	problems := reportBoth(before, after, oldFolder, newFolder)
 	if output == "json" {
-		pairs := []explainedPair{}
-		for _, c := range changes {
-			pairs = append(pairs, reportPair(c.Cell, c.Now))
-		}
-		err = writeIndented(e.stdout, explainedPairs{pairs, problems})
+		err = writeIndented(e.stdout, explainedPairs{reportChanges(d), problems})
 	} else {
 		warn(e, problems)
-		writeDiff(e.stdout, changes, once)
+		writeDiff(e.stdout, d)
 	}
-	if err == nil && len(changes) > 0 {
+	if err == nil && len(d.Changes) > 0 {
 		return errFailed
 	}
 	return err
 }
 
+// reportChanges makes a pair of each change, for programs. Its port may be a range.
+func reportChanges(d *explain.Difference) []explainedPair {
+	pairs := []explainedPair{}
+	for _, c := range d.Changes {
+		pairs = append(pairs, explainedPair{
+			c.From.Name, c.To.Name, c.Ports.String(), familyName(c.IPv4), c.Now.Allowed, c.Because(c.From.Name, c.To.Name),
+		})
+	}
+	return pairs
+}
+
 // writeDiff prints changes for people.
-func writeDiff(w io.Writer, changes []explain.Change, once []string) {
-	for _, c := range mergeFamilies(changes) {
-		sign, verdict := "-", "denied"
-		if c.Allowed {
-			sign, verdict = "+", "allowed"
-		}
-		family := ""
-		if c.Family != "" {
-			family = " (" + c.Family + ")"
-		}
-		writeWrapped(w, fmt.Sprintf("%-7s %s to %s %s%s", verdict, c.From, c.To, c.Port, family), sign+" ", "    ")
-		for _, line := range c.Because {
+func writeDiff(w io.Writer, d *explain.Difference) {
+	for _, g := range groupChanges(d) {
+		writeWrapped(w, g.text(d), g.sign()+" ", "    ")
+		for _, line := range g.sample.Because(nameOfEach(g.from), nameOfEach(g.to)) {
 			writeWrapped(w, line, "    ", "    ")
 		}
 	}
-	if len(once) > 0 {
-		writeWrapped(w, "Only one of the folders has "+strings.Join(once, ", ")+": nothing is said about them.", "", "  ")
+	if len(d.Left) > 0 {
+		writeWrapped(w, "Nothing is said about "+strings.Join(d.Left, ", ")+": not in both folders with an address.", "", "  ")
 	}
-	if len(changes) == 0 {
+	if len(d.Changes) == 0 {
 		fmt.Fprintln(w, "nothing changes")
-		return
 	}
 }
 
-// mergeFamilies makes one line of a pair that changes alike in both families. Else the line says which it is of, if the
-// pair has two.
-func mergeFamilies(changes []explain.Change) (list []explainedPair) {
-	at := map[explainedPairKey]int{}
-	for _, c := range changes {
-		p := reportPair(c.Cell, c.Now)
-		if !c.Dual {
-			p.Family = ""
-		}
-		key := explainedPairKey{p.From, p.To, p.Port, strings.Join(p.Because, "\n")}
-		if i, ok := at[key]; ok {
-			list[i].Family = ""
-			continue
-		}
-		at[key] = len(list)
-		list = append(list, p)
+func nameOfEach(places []explain.Place) string {
+	if len(places) == 1 {
+		return places[0].Name
 	}
-	return list
+	return "each of them"
 }
-
-// explainedPairKey is what one line is about.
-type explainedPairKey struct{ from, to, port, because string }

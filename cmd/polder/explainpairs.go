@@ -30,11 +30,14 @@ type explainedPair struct {
 }
 
 func reportPair(c explain.Cell, r explain.Ruling) explainedPair {
-	family := "IPv6"
-	if c.IPv4 {
-		family = "IPv4"
+	return explainedPair{c.From, c.To, c.PortText(), familyName(c.IPv4), r.Allowed, r.Because}
+}
+
+func familyName(ipv4 bool) string {
+	if ipv4 {
+		return "IPv4"
 	}
-	return explainedPair{c.From, c.To, c.PortText(), family, r.Allowed, r.Because}
+	return "IPv6"
 }
 
 var errNoPods = errors.New("there are no pods with addresses: manifests say them in status.podIPs")
@@ -59,7 +62,7 @@ func explainAll(e env, x explainFlags) error {
 }
 
 func allPairs(c *explain.Cluster) (pairs []explainedPair) {
-	all := c.Pairs(false)
+	all := c.Pairs()
 	for _, cell := range slices.SortedFunc(maps.Keys(all), explain.Cell.Compare) {
 		pairs = append(pairs, reportPair(cell, all[cell]))
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/polder-net/polder/internal/cluster"
+	"github.com/polder-net/polder/internal/explain"
 	"github.com/polder-net/polder/internal/oracle/cases"
 )
 
@@ -43,4 +46,71 @@ func TestAFolderIsExplainedAsTheObjectsThatItWasWrittenFrom(t *testing.T) {
 	if denied == 0 || denied == asked {
 		t.Errorf("all packets fare alike")
 	}
+}
+
+// What is told of a difference in few words is all of it, and nothing else.
+func TestGroupsOfChangesAreTheChanges(t *testing.T) {
+	seed := rand.Uint64()
+	dice := cases.NewDice(seed)
+	grouped := 0
+	for range 50 {
+		old := dice.Cluster()
+		now := *old
+		now.NetworkPolicies, now.ClusterPolicies = dice.Cluster().NetworkPolicies, nil
+		d := explain.Diff(explain.New(*old, nil, nil, nil), explain.New(now, nil, nil, nil))
+		want, got := map[string]bool{}, map[string]bool{}
+		for _, c := range d.Changes {
+			want[fmt.Sprint(c.From.Name, c.To.Name, c.IPv4, c.Now.Allowed, c.Reason)] = true
+		}
+		groups := groupChanges(d)
+		for _, g := range groups {
+			for _, pair := range expand(d, g) {
+				var keys []string
+				for _, ipv4 := range []bool{true, false} {
+					key := fmt.Sprint(pair[0].Name, pair[1].Name, ipv4, g.sample.Now.Allowed, g.sample.Reason)
+					if g.family == familyName(ipv4) || g.family == "" && want[key] { // "" is of those families that there are
+						keys = append(keys, key)
+					}
+				}
+				if len(keys) == 0 {
+					t.Errorf("seed %d: %s to %s is said to change, %s", seed, pair[0].Name, pair[1].Name, g.ports)
+				}
+				for _, key := range keys {
+					got[key] = true
+				}
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("seed %d: groups say %v\nwant %v", seed, got, want)
+		}
+		if len(groups) < len(d.Changes) {
+			grouped++
+		}
+	}
+	if grouped == 0 {
+		t.Error("nothing was ever grouped")
+	}
+}
+
+// expand lists the pairs that a group is about.
+func expand(d *explain.Difference, g changeGroup) (pairs [][2]explain.Place) {
+	nodes := func(p, other explain.Place) []explain.Place {
+		if others, all := d.OtherNodes(other); p == all {
+			return others
+		}
+		return []explain.Place{p}
+	}
+	for _, from := range g.from {
+		for _, to := range g.to {
+			if from == to {
+				continue
+			}
+			for _, a := range nodes(from, to) {
+				for _, b := range nodes(to, from) {
+					pairs = append(pairs, [2]explain.Place{a, b})
+				}
+			}
+		}
+	}
+	return pairs
 }

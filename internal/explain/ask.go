@@ -98,16 +98,20 @@ func (a *Answer) addService(ch choice, c *Cluster) {
 
 // Judge asks the oracle what becomes of packets from an address to another, which Services have chosen.
 func (c *Cluster) Judge(src netip.Addr, to netip.AddrPort, protocol cluster.Protocol) Way {
-	const icmpv6 = 58
-	packet := oracle.Packet{Src: src, Dst: to.Addr(), Protocol: uint8(protocol), Port: to.Port()}
-	if protocol == ICMP && !src.Is4() {
-		packet.Protocol = icmpv6
-	}
-	ruling := c.objects.Judge(packet)
+	ruling := c.objects.Judge(packet(src, to.Addr(), protocol, to.Port()))
 	return Way{
 		Pairs: []Pair{{src, to, c.who(to.Addr())}}, Allowed: ruling.Allowed,
 		Egress: c.side(ruling.Egress), Ingress: c.side(ruling.Ingress),
 	}
+}
+
+func packet(src, dst netip.Addr, protocol cluster.Protocol, port uint16) oracle.Packet {
+	const icmpv6 = 58
+	p := oracle.Packet{Src: src, Dst: dst, Protocol: uint8(protocol), Port: port}
+	if protocol == ICMP && !src.Is4() {
+		p.Protocol = icmpv6
+	}
+	return p
 }
 
 // who names whoever has an address; empty: nobody in the cluster.
@@ -208,7 +212,7 @@ func alike(a, b *Side) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-func union(list, more []string) []string {
+func union[T comparable](list, more []T) []T {
 	for _, s := range more {
 		if !slices.Contains(list, s) {
 			list = append(list, s)

@@ -21,7 +21,6 @@ type Cluster struct {
 	services []*cluster.ServiceObjects
 	where    map[string]string // the manifest of an object, "web.yaml:12", by its name, "NetworkPolicy/default/web"
 	pods     []*pod            // by name
-	beside   *Cluster          // whose pods' ports, policies' ports and blocks count for Pairs, too; nil: nobody's
 }
 
 // pod is what questions are about.
@@ -88,6 +87,11 @@ func protocolOf(p corev1.Protocol) (cluster.Protocol, bool) {
 		return cluster.SCTP, true
 	}
 	return 0, false
+}
+
+// HasPods says whether there is a pod that has addresses to itself.
+func (c *Cluster) HasPods() bool {
+	return slices.ContainsFunc(c.pods, func(p *pod) bool { return !p.host && len(p.addresses) > 0 })
 }
 
 // podNamed finds a pod, nil if there is none.

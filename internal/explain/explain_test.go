@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/polder-net/polder/internal/cluster"
 	"github.com/polder-net/polder/internal/oracle"
@@ -138,7 +137,7 @@ func TestAllPairsSayWhatEachAnswerSays(t *testing.T) {
 	c := street(func(*cluster.Service) {})
 	for range 100 {
 		c.objects.NetworkPolicies = randomPolicies(random)
-		for cell, ruling := range c.Pairs(false) {
+		for cell, ruling := range c.Pairs() {
 			a, err := c.Ask(Question{From: cell.From, To: cell.To, Port: fmt.Sprint(cell.Port), Protocol: cell.Protocol})
 			if err != nil || a.Allowed != ruling.Allowed || !slices.Equal(a.Ways[0].Because(), ruling.Because) {
 				t.Fatalf("seed %d: %+v: %+v, but the answer is %+v, %v", seed, cell, ruling, a, err)
@@ -161,39 +160,6 @@ func randomPolicies(random *rand.Rand) (all []*networkingv1.NetworkPolicy) {
 		all = append(all, np)
 	}
 	return all
-}
-
-func TestADifferenceIsWhatOnlyOneAllows(t *testing.T) {
-	old, now := street(func(*cluster.Service) {}), street(func(*cluster.Service) {})
-	now.objects.ClusterPolicies = []*v1alpha2.ClusterNetworkPolicy{{
-		ObjectMeta: metav1.ObjectMeta{Name: "no-world"},
-		Spec: v1alpha2.ClusterNetworkPolicySpec{
-			Tier: v1alpha2.AdminTier, Subject: v1alpha2.ClusterNetworkPolicySubject{Namespaces: &metav1.LabelSelector{}},
-			Egress: []v1alpha2.ClusterNetworkPolicyEgressRule{{
-				Action: v1alpha2.ClusterNetworkPolicyRuleActionDeny,
-				To:     []v1alpha2.ClusterNetworkPolicyEgressPeer{{Networks: []v1alpha2.CIDR{"198.51.100.0/24"}}},
-			}},
-		},
-	}}
-	now.pods = slices.DeleteFunc(now.pods, func(p *pod) bool { return p.name == "ns/lost" })
-	for _, back := range []bool{false, true} {
-		a, b := old, now
-		if back {
-			a, b = now, old
-		}
-		changes, once := Diff(a, b)
-		var got []string
-		for _, ch := range changes {
-			got = append(got, fmt.Sprintf("%s to %s %s %t", ch.From, ch.To, ch.PortText(), ch.Now.Allowed))
-		}
-		want := []string{
-			fmt.Sprintf("ns/far to 198.51.100.0/24 (198.51.100.1) 80/TCP %t", back),
-			fmt.Sprintf("ns/near to 198.51.100.0/24 (198.51.100.1) 80/TCP %t", back),
-		}
-		if !slices.Equal(got, want) || !slices.Equal(once, []string{"ns/lost"}) {
-			t.Errorf("changes are %q, want %q; only one knows %q", got, want, once)
-		}
-	}
 }
 
 // No text makes Ask fail but by an error of one line.
