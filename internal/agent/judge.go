@@ -38,7 +38,9 @@ func (a *Agent) subjectOf(p cluster.LocalPod, had policy.Subject) (s policy.Subj
 	if p.Name == "" && p.NameHash == "" && !p.Damaged {
 		return policy.Subject{}, ""
 	}
-	s, ok := a.policies.subjects[cluster.Name{Namespace: p.Namespace, Name: p.Name}]
+	name := cluster.Name{Namespace: p.Namespace, Name: p.Name}
+	s, ok := a.policies.subjects[name]
+	ok = ok && !a.isAnothers(name, p.UID)
 	ns := a.snapshot.AllNamespaces.Get(cluster.Name{Name: p.Namespace})
 	switch {
 	case !ok || ns == nil:
@@ -90,6 +92,9 @@ func (a *Agent) fillPolicies(pods []cluster.LocalPod) error {
 		known, ok := a.pods[p.Link]
 		if ok = ok && known.Index == p.Index; ok && p.Name == "" {
 			p.Namespace, p.Name = known.Namespace, known.Name
+		}
+		if ok && p.UID == "" {
+			p.UID = known.UID
 		}
 		a.fillName(p)
 		if ok {
