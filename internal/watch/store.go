@@ -96,6 +96,13 @@ func (t *store[T]) problems() (problems []cluster.Problem) {
 	return problems
 }
 
+// len is the number of rows.
+func (t *store[T]) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.rows)
+}
+
 // get returns the value of one object.
 func (t *store[T]) get(key string) (value T, ok bool) {
 	t.mu.Lock()
