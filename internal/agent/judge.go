@@ -27,6 +27,7 @@ func (a *Agent) judge(p cluster.LocalPod) cluster.LocalPod {
 	} else {
 		a.policies.shut[p.Link] = why
 	}
+	a.noteOpened(p.Link, had, s)
 	isolated, ran := s != policy.Subject{}, had == policy.Subject{}
 	p.Late = isolated && (p.Late || ran)
 	p.Ingress, p.Egress = uint64(s.Ingress), uint64(s.Egress)
@@ -51,8 +52,8 @@ func (a *Agent) subjectOf(p cluster.LocalPod, had policy.Subject) (s policy.Subj
 		return s, why
 	case !a.datapath.PolicyFits(s.Ingress) || !a.datapath.PolicyFits(s.Egress):
 		return policy.Subject{Ingress: policy.Closed, Egress: policy.Closed}, unfit
-	case ns.Terminating && shutWhere(had, s) != s:
-		return shutWhere(had, s), terminating
+	case ns.Terminating && shutWhere(a.lately(p.Link, had), s) != s:
+		return shutWhere(a.lately(p.Link, had), s), terminating
 	case a.snapshot.Incomplete:
 		return keepWhere(had, s), ""
 	}
