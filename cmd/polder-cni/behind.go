@@ -25,7 +25,7 @@ func addBehind(ctx context.Context, c *call) ([]byte, error) {
 	if err != nil || !guarded {
 		return out, err
 	}
-	if req.PodNamespace, req.PodName, err = parseArgs(c.env("CNI_ARGS")); err != nil {
+	if err := namePod(&req, c.env("CNI_ARGS")); err != nil {
 		return nil, err
 	}
 	req.Shaped = c.conf.shaped

@@ -83,20 +83,25 @@ func newCall(p process, needs []string, conf config) (*call, error) {
 // podArgs are the arguments in CNI_ARGS that runtimes give for Kubernetes pods. The library finds them by field name.
 type podArgs struct {
 	types.CommonArgs
-	K8S_POD_NAMESPACE, K8S_POD_NAME types.UnmarshallableString
+	K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID types.UnmarshallableString
 }
 
-// parseArgs reads CNI_ARGS. An argument that is not known is an error unless IgnoreUnknown says otherwise.
-func parseArgs(text string) (namespace, name string, err error) {
+// namePod says in a request which pod CNI_ARGS names. An argument that is not known is an error unless IgnoreUnknown says
+// otherwise.
+func namePod(req *api.Request, text string) error {
 	var args podArgs
-	if err := types.LoadArgs(strings.TrimSuffix(text, ";"), &args); err != nil {
-		return "", "", fail(api.CodeEnvironment, "CNI_ARGS: %v", err)
+	err := types.LoadArgs(strings.TrimSuffix(text, ";"), &args)
+	if err == nil {
+		req.PodNamespace, req.PodName, req.PodUID = string(args.K8S_POD_NAMESPACE), string(args.K8S_POD_NAME), string(args.K8S_POD_UID)
+		err = errors.Join(api.ValidatePod(req.PodNamespace, req.PodName), api.ValidatePodUID(req.PodUID))
 	}
-	namespace, name = string(args.K8S_POD_NAMESPACE), string(args.K8S_POD_NAME)
-	if err := api.ValidatePod(namespace, name); err != nil {
-		return "", "", fail(api.CodeEnvironment, "CNI_ARGS: %v", err)
+	if err != nil {
+		return fail(api.CodeEnvironment, "CNI_ARGS: %v", err)
 	}
-	return namespace, name, nil
+	if req.PodName == "" {
+		req.PodUID = "" // of nothing that anybody asks about
+	}
+	return nil
 }
 
 // openNetns opens CNI_NETNS, which must be a network namespace and not the one that the plugin is in.

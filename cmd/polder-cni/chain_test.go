@@ -14,10 +14,10 @@ func TestBehindAnotherPluginItsResultIsPassedOnAndItsLinkGuarded(t *testing.T) {
 			prev := `{"cniVersion":"` + version + `","interfaces":[{"name":"veth9","vendor":[1]},{"name":"eth0","sandbox":"` + r.netns + `"}],
 				"ips":[{"version":"4","address":"10.1.0.5/16","interface":1}],"dns":{"domain":"x"},"more":{"a":null}}`
 			c := withPrev(conf(version), prev)
-			args := env{"CNI_ARGS": "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;IgnoreUnknown=1"}
+			args := env{"CNI_ARGS": "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID=u-1"}
 			sameJSON(t, r.mustRun("polder-cni", "ADD", c, args), prev)
 			req, netns := r.agent.last(t)
-			if !req.Behind || !netns || req.PodNamespace != "default" || req.PodName != "web" || len(req.Addresses) != 1 ||
+			if !req.Behind || !netns || req.PodNamespace != "default" || req.PodName != "web" || req.PodUID != "u-1" || len(req.Addresses) != 1 ||
 				req.Addresses[0].Prefix.String() != "10.1.0.5/16" || req.Pod == nil || req.Pod.Name != "eth0" {
 				t.Errorf("the agent was asked: %+v, with a namespace: %t", req, netns)
 			}

@@ -123,9 +123,10 @@ func FuzzArgs(f *testing.F) {
 	}
 	f.Add("", "../c1", "eth%d")
 	f.Fuzz(func(t *testing.T, args, id, ifname string) {
-		if namespace, name, err := parseArgs(args); err == nil {
-			if strings.ContainsAny(namespace+name, " /\n\x00,") || len(namespace)+len(name) > 316 {
-				t.Fatalf("accepted pod %q/%q", namespace, name)
+		var req api.Request
+		if err := namePod(&req, args); err == nil {
+			if strings.ContainsAny(req.PodNamespace+req.PodName, " /\n\x00,") || len(req.PodNamespace)+len(req.PodName) > 316 || len(req.PodUID) > 253 {
+				t.Fatalf("accepted pod %q/%q of UID %q", req.PodNamespace, req.PodName, req.PodUID)
 			}
 		}
 		vars := env{"CNI_CONTAINERID": id, "CNI_IFNAME": ifname}

@@ -110,6 +110,7 @@ func TestHostileInputChangesNothing(t *testing.T) {
 		"args a struct's name":   {good, env{"CNI_ARGS": "IgnoreUnknown=1;CommonArgs=1"}, 4},
 		"args with bad bool":     {good, env{"CNI_ARGS": "IgnoreUnknown=maybe"}, 4},
 		"args with a climb":      {good, env{"CNI_ARGS": "K8S_POD_NAMESPACE=a;K8S_POD_NAME=../b"}, 4},
+		"args with a long UID":   {good, env{"CNI_ARGS": "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=" + strings.Repeat("c", 300)}, 4},
 		"args with a space":      {good, env{"CNI_ARGS": "K8S_POD_NAMESPACE=a b;K8S_POD_NAME=c"}, 4},
 		"args with a long name":  {good, env{"CNI_ARGS": "K8S_POD_NAMESPACE=a;K8S_POD_NAME=" + strings.Repeat("b", 300)}, 4},
 		"unknown setting":        {conf("1.1.0", `"mtu":1400`), nil, 2},

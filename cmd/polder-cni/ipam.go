@@ -12,8 +12,7 @@ import (
 // reserve is ADD of the IPAM plugin: addresses for a link that is the caller's.
 func reserve(ctx context.Context, c *call) ([]byte, error) {
 	req := c.request(api.Reserve)
-	var err error
-	if req.PodNamespace, req.PodName, err = parseArgs(c.env("CNI_ARGS")); err != nil {
+	if err := namePod(&req, c.env("CNI_ARGS")); err != nil {
 		return nil, err
 	}
 	resp, err := c.ask(ctx, req, nil)

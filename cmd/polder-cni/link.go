@@ -18,8 +18,7 @@ func addLink(ctx context.Context, c *call) ([]byte, error) {
 	}
 	req := c.request(api.Add)
 	req.Masquerade, req.Shaped, req.PortMappings = c.conf.masquerade, c.conf.shaped, c.conf.ports
-	var err error
-	if req.PodNamespace, req.PodName, err = parseArgs(c.env("CNI_ARGS")); err != nil {
+	if err := namePod(&req, c.env("CNI_ARGS")); err != nil {
 		return nil, err
 	}
 	netns, err := c.openNetns()

@@ -63,9 +63,9 @@ func TestLifeOfALinkInEveryVersion(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			r := newRig(t)
 			c := conf(version)
-			result := r.mustRun("polder-cni", "ADD", c, env{"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=web-0;K8S_POD_UID=u"})
+			result := r.mustRun("polder-cni", "ADD", c, env{"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns1;K8S_POD_NAME=web-0;K8S_POD_UID=u-1"})
 			req, netns := r.agent.last(t)
-			if req.PodNamespace != "ns1" || req.PodName != "web-0" || !netns || req.DelegatedIPAM || req.Masquerade {
+			if req.PodNamespace != "ns1" || req.PodName != "web-0" || req.PodUID != "u-1" || !netns || req.DelegatedIPAM || req.Masquerade {
 				t.Errorf("ADD asked %+v, with a namespace: %v", req, netns)
 			}
 			if version >= "0.4.0" {

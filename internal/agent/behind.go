@@ -49,7 +49,7 @@ func (a *Agent) addBehind(req api.Request, netns *os.File) api.Response {
 		return refuse(api.CodeIO, err.Error())
 	}
 	p.Network, p.ContainerID, p.Namespace, p.Name, p.Shaped = req.Network, req.ContainerID, req.PodNamespace, req.PodName, req.Shaped
-	p.Ingress, p.Egress = uint64(policy.Closed), uint64(policy.Closed)
+	p.UID, p.Ingress, p.Egress = cluster.HashUID(req.PodUID), uint64(policy.Closed), uint64(policy.Closed)
 	for _, addr := range req.Addresses {
 		p.Addresses = append(p.Addresses, addr.Prefix.Addr())
 	}

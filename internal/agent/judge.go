@@ -27,6 +27,7 @@ func (a *Agent) judge(p cluster.LocalPod) cluster.LocalPod {
 	} else {
 		a.policies.shut[p.Link] = why
 	}
+	a.noteOpened(p.Link, had, s)
 	isolated, ran := s != policy.Subject{}, had == policy.Subject{}
 	p.Late = isolated && (p.Late || ran)
 	p.Ingress, p.Egress = uint64(s.Ingress), uint64(s.Egress)
@@ -38,7 +39,9 @@ func (a *Agent) subjectOf(p cluster.LocalPod, had policy.Subject) (s policy.Subj
 	if p.Name == "" && p.NameHash == "" && !p.Damaged {
 		return policy.Subject{}, ""
 	}
-	s, ok := a.policies.subjects[cluster.Name{Namespace: p.Namespace, Name: p.Name}]
+	name := cluster.Name{Namespace: p.Namespace, Name: p.Name}
+	s, ok := a.policies.subjects[name]
+	ok = ok && !a.isAnothers(name, p.UID)
 	ns := a.snapshot.AllNamespaces.Get(cluster.Name{Name: p.Namespace})
 	switch {
 	case !ok || ns == nil:
@@ -49,8 +52,8 @@ func (a *Agent) subjectOf(p cluster.LocalPod, had policy.Subject) (s policy.Subj
 		return s, why
 	case !a.datapath.PolicyFits(s.Ingress) || !a.datapath.PolicyFits(s.Egress):
 		return policy.Subject{Ingress: policy.Closed, Egress: policy.Closed}, unfit
-	case ns.Terminating && shutWhere(had, s) != s:
-		return shutWhere(had, s), terminating
+	case ns.Terminating && shutWhere(a.lately(p.Link, had), s) != s:
+		return shutWhere(a.lately(p.Link, had), s), terminating
 	case a.snapshot.Incomplete:
 		return keepWhere(had, s), ""
 	}
@@ -90,6 +93,9 @@ func (a *Agent) fillPolicies(pods []cluster.LocalPod) error {
 		known, ok := a.pods[p.Link]
 		if ok = ok && known.Index == p.Index; ok && p.Name == "" {
 			p.Namespace, p.Name = known.Namespace, known.Name
+		}
+		if ok && p.UID == "" {
+			p.UID = known.UID
 		}
 		a.fillName(p)
 		if ok {

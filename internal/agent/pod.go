@@ -34,7 +34,7 @@ func (a *Agent) add(req api.Request, netns *os.File) api.Response {
 	}
 	pod := cluster.LocalPod{
 		Link: req.HostLink(), Network: req.Network, ContainerID: req.ContainerID, Ifname: req.Ifname,
-		Namespace: req.PodNamespace, Name: req.PodName, Addresses: addrs, MTU: a.want.PodMTU, Shaped: req.Shaped,
+		Namespace: req.PodNamespace, Name: req.PodName, UID: cluster.HashUID(req.PodUID), Addresses: addrs, MTU: a.want.PodMTU, Shaped: req.Shaped,
 		HostPorts: ports, Ingress: uint64(policy.Closed), Egress: uint64(policy.Closed),
 	}
 	made, err := a.kernel.CreatePod(pod, netns)

@@ -26,6 +26,7 @@ type policies struct {
 
 	shut    map[string]string        // why a direction of a pod is closed, by link
 	waiting map[string][]chan<- bool // for a pod's policies, by link
+	opened  map[string]opened        // lately, by link
 
 	metrics *policyMetrics
 	drops   drops
@@ -42,6 +43,7 @@ const (
 func (a *Agent) openPolicies() {
 	p := &a.policies
 	p.shut, p.waiting, p.subjects = map[string]string{}, map[string][]chan<- bool{}, map[cluster.Name]policy.Subject{}
+	p.opened = map[string]opened{}
 	if !a.cfg.Options.Policies {
 		return
 	}

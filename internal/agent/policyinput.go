@@ -47,7 +47,6 @@ func (a *Agent) tellPods() {
 	if t.here == nil {
 		t.here, t.as = map[cluster.Name]*cluster.Pod{}, map[cluster.Name]*cluster.Pod{}
 	}
-	links, owners := a.linked()
 	for _, name := range now.ChangedSince(t.pods) {
 		pod := now.Get(name)
 		switch {
@@ -61,6 +60,7 @@ func (a *Agent) tellPods() {
 		}
 	}
 	t.pods = now
+	links, owners := a.linked()
 	for name, pod := range maps.Clone(t.here) {
 		if len(links[name]) == 0 && now.Get(name) == nil {
 			delete(t.here, name)
@@ -80,23 +80,28 @@ func (a *Agent) tellPods() {
 }
 
 // linked says which addresses each pod has on its links here, and whose each address is. Of these, the cluster may not know
-// yet, or may still say that they are a pod's that is gone.
+// yet, or may still say that they are a pod's that is gone. That one may have had the same name.
 func (a *Agent) linked() (links map[cluster.Name][]netip.Addr, owners map[netip.Addr]cluster.Name) {
 	links, owners = map[cluster.Name][]netip.Addr{}, map[netip.Addr]cluster.Name{}
 	for _, p := range a.pods {
-		if p.Name == "" {
-			for _, addr := range p.Addresses {
-				owners[addr] = cluster.Name{}
-			}
-			continue
-		}
 		name := cluster.Name{Namespace: p.Namespace, Name: p.Name}
-		links[name] = append(links[name], p.Addresses...)
+		if p.Name == "" || a.isAnothers(name, p.UID) {
+			name = cluster.Name{} // nobody's of whom the cluster has told
+		} else {
+			links[name] = append(links[name], p.Addresses...)
+		}
 		for _, addr := range p.Addresses {
 			owners[addr] = name
 		}
 	}
 	return links, owners
+}
+
+// isAnothers says whether the pod that the cluster has told of is another one of that name than the link's, whose UID is
+// given as the record has it: one that was there before, or came after.
+func (a *Agent) isAnothers(name cluster.Name, uid string) bool {
+	pod := a.policies.told.here[name]
+	return pod != nil && pod.UID != "" && uid != "" && uid != cluster.HashUID(pod.UID)
 }
 
 // withAddresses is a pod with the addresses of its links, and those of its own that no other pod's link has.

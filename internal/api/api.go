@@ -55,6 +55,7 @@ type Request struct {
 	// The Kubernetes pod, from CNI_ARGS; empty where the runtime is another.
 	PodNamespace string `json:"podNamespace,omitempty"`
 	PodName      string `json:"podName,omitempty"`
+	PodUID       string `json:"podUID,omitempty"` // as the kubelet knows it; of a static pod, not that of its API object
 
 	// Add: Addresses that a delegated IPAM plugin gave; none: the agent assigns them from the node's pod CIDRs.
 	// Check: those of the pod's interface in the earlier result. Reserved: all of that result; a plugin that comes

@@ -19,6 +19,7 @@ const (
 	maxAttachment  = 182
 	maxNamespace   = 63
 	maxPodName     = 253
+	maxPodUID      = 253 // of which a record has a hash
 )
 
 // Validate says what in a request cannot be. Each text of a request becomes a name, a path or a part of a record
@@ -48,7 +49,7 @@ func (r *Request) Validate() error {
 	if r.Behind && (r.Verb != Add && r.Verb != Check || len(r.Addresses) == 0) {
 		return fmt.Errorf("%s behind another plugin with the addresses %v cannot be", r.Verb, r.Addresses)
 	}
-	return errors.Join(ValidatePod(r.PodNamespace, r.PodName), r.validateLink(), r.Services.validate(), r.Trace.validate())
+	return errors.Join(ValidatePod(r.PodNamespace, r.PodName), ValidatePodUID(r.PodUID), r.validateLink(), r.Services.validate(), r.Trace.validate())
 }
 
 func (r *Request) validateGC() error {
@@ -155,6 +156,14 @@ func ValidatePod(namespace, name string) error {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
 			return fmt.Errorf("pod %q in namespace %q: %q may not be there", name, namespace, c)
 		}
+	}
+	return nil
+}
+
+// ValidatePodUID checks the UID of a Kubernetes pod, which may be any text that JSON can carry.
+func ValidatePodUID(uid string) error {
+	if len(uid) > maxPodUID || !utf8.ValidString(uid) {
+		return fmt.Errorf("pod UID of %d bytes %.40q cannot be", len(uid), uid)
 	}
 	return nil
 }

@@ -92,6 +92,10 @@ type LocalPod struct {
 	Namespace, Name string
 	NameHash        string
 
+	// UID is the HashUID of the Kubernetes pod's, which tells it from one of its name before it or after; empty where the
+	// runtime gave none, or the record had no room.
+	UID string
+
 	Addresses []netip.Addr // the pod's own, at most one a family with Polder's IPAM
 
 	// Damaged: the record cannot be read. Addresses are those that the kernel delivers to the link, and whose pod it is
@@ -127,6 +131,15 @@ func (p LocalPod) Holds() []netip.Addr {
 func HashName(namespace, name string) string {
 	sum := sha256.Sum256([]byte(namespace + "/" + name))
 	return hex.EncodeToString(sum[:8])
+}
+
+// HashUID stands for a pod's UID: 8 digits, since few pods ever have one name. Empty for none.
+func HashUID(uid string) string {
+	if uid == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(uid))
+	return hex.EncodeToString(sum[:4])
 }
 
 // LinkName is the name of the host side of an attachment's link.

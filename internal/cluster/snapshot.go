@@ -77,7 +77,7 @@ func (n Node) PodCIDR(ipv4 bool) (netip.Prefix, bool) {
 // Pod is what Polder reads of a Kubernetes Pod.
 type Pod struct {
 	Namespace, Name string
-	UID             string
+	UID             string // as the kubelet and the runtime know it
 	Node            string
 	HostNetwork     bool
 	Addresses       []netip.Addr // status.podIPs

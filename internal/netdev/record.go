@@ -52,10 +52,10 @@ func podMAC(network, containerID, ifname string) cluster.MAC {
 
 // encodeRecord writes what identifies a pod's attachment, in one line:
 //
-//	pdr2[b][s] <network> <containerID> <ifname> <address[,address]> [<namespace>/<name>] <checksum>
+//	pdr2[b][s] <network> <containerID> <ifname> <address[,address]> [<namespace>/<name> [<UID>]] <checksum>
 //
 // Where the Kubernetes pod's name does not fit, "#" and its hash stand for it: which policies a pod has must not be
-// forgotten.
+// forgotten. Of its UID there is only a hash, or nothing where not even that fits.
 func encodeRecord(p cluster.LocalPod) (string, error) {
 	addrs := make([]string, len(p.Addresses))
 	for i, a := range p.Addresses {
@@ -75,8 +75,8 @@ func encodeRecord(p cluster.LocalPod) (string, error) {
 	if len(text) > most {
 		return "", fmt.Errorf("write pod record: %d bytes, at most %d: %w", len(text), most, ErrRecord)
 	}
-	if name := recordName(p, most-len(text)-1); name != "" {
-		text += " " + name
+	if pod := recordPod(p, most-len(text)-1); pod != "" {
+		text += " " + pod
 	}
 	if len(text) > most {
 		return "", fmt.Errorf("write pod record: %d bytes with the pod's name, at most %d: %w", len(text), most, ErrRecord)
@@ -95,18 +95,26 @@ func recordVersion(p cluster.LocalPod) string {
 	return version
 }
 
-// recordName is what stands for the Kubernetes pod in so many bytes; empty: there is none.
-func recordName(p cluster.LocalPod, most int) string {
+// recordPod is what stands for the Kubernetes pod in so many bytes; empty: there is none.
+func recordPod(p cluster.LocalPod, most int) string {
+	name, hash := p.Namespace+"/"+p.Name, hashMark+cluster.HashName(p.Namespace, p.Name)
 	if !isWord(p.Namespace) || !isWord(p.Name) || strings.Contains(p.Namespace+p.Name, "/") {
-		if p.NameHash != "" {
-			return hashMark + p.NameHash
+		if p.NameHash == "" {
+			return ""
 		}
-		return ""
+		hash = hashMark + p.NameHash
+		name = hash
 	}
-	if name := p.Namespace + "/" + p.Name; len(name) <= most {
-		return name
+	best := []string{name, hash}
+	if isWord(p.UID) {
+		best = []string{name + " " + p.UID, hash + " " + p.UID, name, hash}
 	}
-	return hashMark + cluster.HashName(p.Namespace, p.Name)
+	for _, text := range best {
+		if len(text) <= most {
+			return text
+		}
+	}
+	return hash
 }
 
 // isBehindRecord says whether an alias is, or was before somebody damaged its end, the record of a pod that is another
@@ -138,6 +146,9 @@ func decodeRecord(record string) (cluster.LocalPod, error) {
 	if len(words) < 6 {
 		return p, nil
 	}
+	if len(words) == 7 {
+		p.UID = words[6]
+	}
 	if hash, ok := strings.CutPrefix(words[5], hashMark); ok {
 		p.NameHash = hash
 		return p, nil
@@ -150,12 +161,12 @@ func decodeRecord(record string) (cluster.LocalPod, error) {
 	return p, nil
 }
 
-// recordWords splits a record of either version into its five or six words, without the checksum.
+// recordWords splits a record of either version into its five to seven words, without the checksum.
 func recordWords(record string) ([]string, error) {
 	if len(record) > recordMax {
 		return nil, ErrRecord
 	}
-	text := record
+	text, most := record, 7
 	switch version, _, _ := strings.Cut(record, " "); version {
 	case recordPlain, recordPlain + recordShaped, recordPlain + recordBehind, recordPlain + recordBehind + recordShaped:
 		end := strings.LastIndexByte(record, ' ')
@@ -164,11 +175,12 @@ func recordWords(record string) ([]string, error) {
 		}
 		text = record[:end]
 	case unsummedPlain, unsummedShaped:
+		most = 6 // they never had a UID
 	default:
 		return nil, ErrRecord
 	}
 	words := strings.Split(text, " ")
-	if len(words) < 5 || len(words) > 6 {
+	if len(words) < 5 || len(words) > most {
 		return nil, ErrRecord
 	}
 	for _, w := range words {

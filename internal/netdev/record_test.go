@@ -39,6 +39,9 @@ func TestARecordComesBackAsItWasWritten(t *testing.T) {
 		}
 		if rnd.IntN(4) > 0 {
 			p.Namespace, p.Name = word(63), word(253)
+			if rnd.IntN(4) > 0 {
+				p.UID = cluster.HashUID(word(36))
+			}
 		}
 		record, err := encodeRecord(p)
 		if err != nil {
@@ -54,8 +57,33 @@ func TestARecordComesBackAsItWasWritten(t *testing.T) {
 		if got.Name == "" && p.Name != "" { // had no room
 			p.NameHash, p.Namespace, p.Name = cluster.HashName(p.Namespace, p.Name), "", ""
 		}
+		if len(p.Network+p.ContainerID+p.Ifname) < 100 && got.UID != p.UID {
+			t.Fatalf("seed %d: UID %s of %+v is forgotten in %d bytes", seed, p.UID, p, len(record))
+		}
+		p.UID = got.UID
 		if !reflect.DeepEqual(got, p) {
 			t.Fatalf("seed %d: got %+v, want %+v", seed, got, p)
+		}
+	}
+}
+
+// A pod's name may be hashed to make room for its UID, and the UID be left out to make room for that.
+func TestTheUIDIsKeptInTheRecordBeforeTheNamesText(t *testing.T) {
+	p := aPod("c")
+	p.UID = cluster.HashUID("6a1b5b1e-8b1c-4c7c-9c4c-0a8d7f1f2e3d")
+	p.Name = strings.Repeat("n", 180)
+	for _, c := range []struct {
+		container int
+		name, uid bool
+	}{{12, true, true}, {13, false, true}, {183, false, true}, {184, false, false}, {192, false, false}} {
+		p.ContainerID = strings.Repeat("c", c.container)
+		record, err := encodeRecord(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := decodeRecord(record)
+		if err != nil || (got.Name == p.Name) != c.name || (got.UID == p.UID) != c.uid || got.Name == "" && got.NameHash == "" {
+			t.Errorf("container ID of %d bytes: %q reads as %+v, %v", c.container, record, got, err)
 		}
 	}
 }
@@ -182,7 +210,9 @@ func TestLinkNamesAreShortAndDifferPerAttachment(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	for _, p := range []cluster.LocalPod{aPod("c1"), {Network: "n", ContainerID: "c", Ifname: "e", Addresses: addrs("::1")}} {
+	named := aPod("c2")
+	named.UID = cluster.HashUID("u")
+	for _, p := range []cluster.LocalPod{aPod("c1"), named, {Network: "n", ContainerID: "c", Ifname: "e", Addresses: addrs("::1")}} {
 		record, err := encodeRecord(p)
 		if err != nil {
 			f.Fatal(err)

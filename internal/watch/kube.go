@@ -29,7 +29,7 @@ type KubeSource struct {
 	servers  *servers
 	log      *slog.Logger
 	retry    wait.Backoff  // pauses between attempts to reach the API server
-	absent   time.Duration // pause before a resource that the API server does not know is asked for again
+	absent   time.Duration // pause before a resource that the API server does not know is asked for again, at most
 
 	changed  signal
 	nodes    *store[nodeState]

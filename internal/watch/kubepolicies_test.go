@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -114,6 +115,30 @@ func TestAClusterWithoutClusterPoliciesIsEnough(t *testing.T) {
 	awaitText(t, k, nodeA+podHere+namespaceNS+podElsewhere+policyP)
 	f.set(func() { f.unknown = "" }) // somebody defines the resource
 	awaitText(t, k, nodeA+podHere+namespaceNS+podElsewhere+policyP+policyC)
+}
+
+func TestAClusterIsAskedForAbsentResourcesSeldomAsAWhole(t *testing.T) {
+	k := unheard(t, true, true)
+	for nodes, longest := range map[int]time.Duration{0: 38 * time.Second, 1500: 38 * time.Second, 5000: 125 * time.Second, 100_000: 750 * time.Second} {
+		k.nodes.rows = map[string]*row[nodeState]{}
+		for i := range nodes {
+			k.nodes.rows[fmt.Sprint(i)] = nil
+		}
+		for _, w := range k.watches() {
+			if !w.optional {
+				continue
+			}
+			least, most := 10*time.Minute, 750*time.Second // another version is long in coming
+			if w.resource == "clusternetworkpolicies" {
+				least, most = max(30*time.Second, min(least, time.Duration(nodes)*time.Second/50)), longest
+			}
+			for range 100 {
+				if pause := k.absence(w); pause < least || pause > most {
+					t.Fatalf("%d nodes: %s are asked for again after %s", nodes, w.resource, pause)
+				}
+			}
+		}
+	}
 }
 
 func TestNoPoliciesAreSaidBeforeEveryListIsRead(t *testing.T) {

@@ -57,12 +57,19 @@ func (k *KubeSource) update(s *cluster.Snapshot) (changed bool) {
 		changed = replace(&s.Nodes, sortedNodes(k.nodes.values())) || changed
 	}
 	changed = k.updatePods(s) || changed
-	changed = k.judged.update(s) || changed
 	if k.cidrs.news() {
 		changed = replace(&s.ServiceCIDRs, sortPrefixes(slices.Concat(k.cidrs.values()...))) || changed
 	}
-	changed = renew(&s.Services, k.grouped.take()) || changed
+	changed = renew(&s.Services, k.takeServices()) || changed
 	return k.updateProblems(s) || changed
+}
+
+// takeServices takes what has changed of Services, of either list that is read anew all or nothing.
+func (k *KubeSource) takeServices() (changes map[cluster.ServiceName]*cluster.ServiceObjects) {
+	k.svcs.locked(func() {
+		k.slices.locked(func() { changes = k.grouped.take() })
+	})
+	return changes
 }
 
 func (k *KubeSource) updateProblems(s *cluster.Snapshot) bool {

@@ -3,7 +3,6 @@ package watch
 import (
 	"maps"
 	"slices"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -13,24 +12,17 @@ import (
 )
 
 // moved gathers which objects of a store have changed since it was last asked, so that what a change costs does not
-// depend on how many objects there are.
+// depend on how many objects there are. It is under the store's lock.
 type moved[V any] struct {
-	mu    sync.Mutex
 	dirty map[cluster.Name]*V // what they are now; nil: gone
 }
 
 func newMoved[V any]() *moved[V] { return &moved[V]{dirty: map[cluster.Name]*V{}} }
 
-func (m *moved[V]) note(name cluster.Name, now *V) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.dirty[name] = now
-}
+func (m *moved[V]) note(name cluster.Name, now *V) { m.dirty[name] = now }
 
 // take returns what has changed since it was last called. Whoever calls owns the map.
 func (m *moved[V]) take() map[cluster.Name]*V {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	dirty := m.dirty
 	m.dirty = map[cluster.Name]*V{}
 	return dirty
@@ -77,12 +69,21 @@ func (j *judged) make(changed func()) {
 	j.clusterPolicies.moved = j.movedClusterPolicies.noteBy(func(p *cluster.ClusterPolicy) cluster.Name { return cluster.Name{Name: p.Name} })
 }
 
-// update makes a Snapshot say what has changed. It says whether anything has.
-func (j *judged) update(s *cluster.Snapshot) (changed bool) {
-	changed = renew(&s.AllPods, j.movedPods.take())
-	changed = renew(&s.AllNamespaces, j.movedNamespaces.take()) || changed
-	changed = renew(&s.NetworkPolicies, j.movedPolicies.take()) || changed
-	return renew(&s.ClusterPolicies, j.movedClusterPolicies.take()) || changed
+// update makes a Snapshot say what has changed, of pods by the changes that are given. It says whether anything has.
+//
+// What is the cause of others' changes is taken last: whoever deletes a namespace has its policies deleted by that. Taken
+// the other way round, a policy might be missing from a namespace that is still said to stay, and its pods would open.
+func (j *judged) update(s *cluster.Snapshot, pods map[cluster.Name]*cluster.Pod) (changed bool) {
+	changed = renew(&s.AllPods, pods)
+	changed = renew(&s.NetworkPolicies, takeOf(j.policies, j.movedPolicies)) || changed
+	changed = renew(&s.ClusterPolicies, takeOf(j.clusterPolicies, j.movedClusterPolicies)) || changed
+	return renew(&s.AllNamespaces, takeOf(j.namespaces, j.movedNamespaces)) || changed
+}
+
+// takeOf takes what has changed in a store, of a list that is read anew all or nothing.
+func takeOf[V any](t *store[*V], m *moved[V]) (changes map[cluster.Name]*V) {
+	t.locked(func() { changes = m.take() })
+	return changes
 }
 
 func (k *KubeSource) makePods() {
@@ -123,9 +124,15 @@ func podName(p *cluster.Pod) cluster.Name {
 	return cluster.Name{Namespace: p.Namespace, Name: p.Name}
 }
 
-// updatePods makes a Snapshot say what has changed of this node's pods. It says whether anything has.
+// updatePods makes a Snapshot say what has changed of pods, and what policies need besides. It says whether anything has.
 func (k *KubeSource) updatePods(s *cluster.Snapshot) bool {
-	moved := k.here.take()
+	var here, all map[cluster.Name]*cluster.Pod
+	k.pods.locked(func() { here, all = k.here.take(), k.judged.movedPods.take() })
+	changed := k.updateHere(s, here)
+	return k.judged.update(s, all) || changed
+}
+
+func (k *KubeSource) updateHere(s *cluster.Snapshot, moved map[cluster.Name]*cluster.Pod) bool {
 	for name, pod := range moved {
 		if pod == nil {
 			delete(k.own, name)

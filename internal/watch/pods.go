@@ -15,7 +15,7 @@ func readPod(p *corev1.Pod, t *objectTexts) (*cluster.Pod, []string) {
 	pod := &cluster.Pod{
 		Namespace:   t.shared(p.Namespace),
 		Name:        p.Name,
-		UID:         string(p.UID),
+		UID:         podUID(p),
 		Node:        t.shared(p.Spec.NodeName),
 		HostNetwork: p.Spec.HostNetwork,
 		Labels:      t.labels(p.Labels),
@@ -38,6 +38,21 @@ func readPod(p *corev1.Pod, t *objectTexts) (*cluster.Pod, []string) {
 	}
 	pod.Addresses = slices.Clip(pod.Addresses)
 	return pod, problems
+}
+
+// Annotations of a mirror pod: what the API has of a pod that the kubelet runs from a file of its own. The API gives it a UID,
+// but the kubelet and the runtime know it by that of the file, which is called its hash.
+const (
+	annotationMirror = corev1.MirrorPodAnnotationKey
+	annotationHash   = "kubernetes.io/config.hash"
+)
+
+// podUID is the UID by which the kubelet and the runtime know a pod.
+func podUID(p *corev1.Pod) string {
+	if hash := p.Annotations[annotationHash]; hash != "" && p.Annotations[annotationMirror] != "" {
+		return hash
+	}
+	return string(p.UID)
 }
 
 // objectTexts holds one copy of what thousands of objects have: texts, and, as the pods of one workload mostly do, all

@@ -23,7 +23,8 @@ type watched struct {
 	resource       string
 	example        runtime.Object
 	fields, labels string // selectors
-	optional       bool   // some API servers do not know the resource: an older version, or nobody has defined it
+	optional       bool   // some API servers do not know the resource: they are of an older version
+	defined        bool   // and this is since nobody has defined it yet, which may be done at any moment
 	to             cache.ReflectorStore
 }
 
@@ -43,7 +44,7 @@ func (k *KubeSource) watches() []watched {
 		all = append(all,
 			watched{from: k.api.core, resource: "namespaces", example: &corev1.Namespace{}, to: k.judged.namespaces},
 			watched{from: k.api.networking, resource: "networkpolicies", example: &networkingv1.NetworkPolicy{}, to: k.judged.policies},
-			watched{from: k.api.policies, resource: "clusternetworkpolicies", example: &policyv1alpha2.ClusterNetworkPolicy{}, optional: true, to: k.judged.clusterPolicies})
+			watched{from: k.api.policies, resource: "clusternetworkpolicies", example: &policyv1alpha2.ClusterNetworkPolicy{}, optional: true, defined: true, to: k.judged.clusterPolicies})
 	}
 	return all
 }
@@ -79,8 +80,25 @@ func (k *KubeSource) follow(ctx context.Context, w watched) {
 	cache.NewReflectorWithOptions(lw, w.example, w.to, cache.ReflectorOptions{Name: "polder", Backoff: &k.retry}).RunWithContext(ctx)
 }
 
+// A resource that may be defined at any moment is asked for so often by one node, and so often each second by all nodes
+// together, at most. The answer is a 404, which costs an API server next to nothing; to watch definitions instead, the agent
+// would need the right to read them.
+const (
+	askAgain      = 30 * time.Second
+	asksPerSecond = 50
+)
+
+// absence is the pause before a resource that the API server does not know is asked for again.
+func (k *KubeSource) absence(w watched) time.Duration {
+	pause := k.absent
+	if w.defined {
+		pause = min(pause, max(askAgain, time.Duration(k.nodes.len())*time.Second/asksPerSecond))
+	}
+	return pause + rand.N(pause/4+1)
+}
+
 // awaitResource returns when the API server knows a resource. If it says that it does not, the store is as good as read,
-// empty, and the API server is asked again much later: it may be updated. It returns false if the context ends first.
+// empty, and the API server is asked again later. It returns false if the context ends first.
 func (k *KubeSource) awaitResource(ctx context.Context, w watched, c *contact) bool {
 	for retry, said := k.retry, false; ; {
 		_, err := w.list(ctx, metav1.ListOptions{Limit: 1})
@@ -91,7 +109,7 @@ func (k *KubeSource) awaitResource(ctx context.Context, w watched, c *contact) b
 				c.log.Info("API server does not know the resource: going on without it")
 				_ = w.to.Replace(nil, "")
 			}
-			err, pause, retry = nil, k.absent+rand.N(k.absent/4+1), k.retry
+			err, pause, retry = nil, k.absence(w), k.retry
 		} else if err == nil {
 			c.note(ctx, nil)
 			return true

@@ -20,7 +20,7 @@ type store[T any] struct {
 	read    func(obj any) (T, []string)
 	kind    string // of objects, for problems
 	changed func()
-	moved   func(old, now T) // called for each value that changes, with zero values for none; may be nil
+	moved   func(old, now T) // called under mu for each value that changes, with zero values for none; may be nil
 
 	mu     sync.Mutex
 	synced bool               // the list has been read once
@@ -39,6 +39,13 @@ type row[T any] struct {
 
 func newStore[T any](kind string, read func(obj any) (T, []string), changed func()) *store[T] {
 	return &store[T]{kind: kind, read: read, changed: changed, rows: map[string]*row[T]{}, bad: map[string]*row[T]{}}
+}
+
+// locked calls f while no row changes, and not in the middle of a Replace. It gets what moved has noted.
+func (t *store[T]) locked(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f()
 }
 
 // isSynced says whether the rows are all that there are.
@@ -87,6 +94,13 @@ func (t *store[T]) problems() (problems []cluster.Problem) {
 		}
 	}
 	return problems
+}
+
+// len is the number of rows.
+func (t *store[T]) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.rows)
 }
 
 // get returns the value of one object.
@@ -190,7 +204,7 @@ func (t *store[T]) put(key string, now *row[T]) error {
 	return nil
 }
 
-// Replace makes the rows those of objs, at once.
+// Replace makes the rows those of objs, at once: who takes what has moved, under the lock, gets all of it or nothing.
 func (t *store[T]) Replace(objs []any, _ string) error {
 	rows := make(map[string]*row[T], len(objs))
 	for _, obj := range objs {
