@@ -22,7 +22,6 @@ type choice struct {
 // choose asks the Services what becomes of a client's packet to an address.
 func (c *Cluster) choose(from end, src netip.Addr, to netip.AddrPort, protocol cluster.Protocol) choice {
 	dst := oracle.Destination{AddrPort: to, Protocol: protocol}
-	nodes, outside := c.choosers(from, to.Addr())
 	at := c.nodeAt(to.Addr())
 	if at != nil {
 		dst.AddrPort = netip.AddrPortFrom(unspecified(to.Addr()), to.Port())
@@ -36,6 +35,7 @@ func (c *Cluster) choose(from end, src netip.Addr, to netip.AddrPort, protocol c
 		found.refusals = []string{refusal}
 		return found
 	}
+	nodes, outside := c.choosers(from, at, s.Policy == local)
 	for _, n := range nodes {
 		backends, verdict := oracle.Backends(c.services, oracle.Node{Name: n.Name, Zone: n.Zone}, dst, outside)
 		switch verdict {
@@ -70,17 +70,19 @@ func (ch *choice) tellFamily(family string) {
 	}
 }
 
-// choosers are the nodes of which one chooses a backend: the client's own; that of a node port; or, of a client outside,
-// whichever its packet comes to. It also says whether the client is outside for them.
-func (c *Cluster) choosers(from end, to netip.Addr) (nodes []cluster.Node, outside bool) {
-	own, at := c.host(from), c.nodeAt(to)
+// choosers are the nodes of which one chooses a backend: the client's own; that of a node port, which of another node is asked
+// where backends are to be local; or, of a client outside, whichever its packet comes to. At: the node whose port it is, nil:
+// it is none. It also says whether the client is outside for them.
+func (c *Cluster) choosers(from end, at *cluster.Node, local bool) (nodes []cluster.Node, outside bool) {
+	own := c.host(from)
+	if own == nil && from.pod != nil { // of a node that nobody knows
+		own = &cluster.Node{Name: from.pod.node}
+	}
 	switch {
-	case at != nil:
-		return []cluster.Node{*at}, isHost(from) && (own == nil || own.Name != at.Name)
+	case at != nil && (own == nil || local && own.Name != at.Name):
+		return []cluster.Node{*at}, true
 	case own != nil:
 		return []cluster.Node{*own}, false
-	case from.pod != nil: // of a node that nobody knows
-		return []cluster.Node{{Name: from.pod.node}}, false
 	}
 	return c.nodes, true
 }
@@ -104,12 +106,12 @@ func (c *Cluster) servedAt(to oracle.Destination) *Service {
 			if kind == "" || found != nil && (found.Kind == clusterIP || kind != clusterIP && !older(s, of)) {
 				continue
 			}
-			found, of = &Service{Name: s.String(), Port: p.Name, Kind: kind, Policy: "Cluster", Traffic: "external"}, s
+			found, of = &Service{Name: s.String(), Port: p.Name, Kind: kind, Policy: anywhere, Traffic: "external"}, s
 			if kind == clusterIP {
 				found.Traffic = "internal"
 			}
 			if kind == clusterIP && s.InternalLocal || kind != clusterIP && s.ExternalLocal {
-				found.Policy = "Local"
+				found.Policy = local
 			}
 		}
 	}
@@ -119,6 +121,12 @@ func (c *Cluster) servedAt(to oracle.Destination) *Service {
 func older(a, b *cluster.Service) bool {
 	return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.UID, b.UID), a.Compare(b.ServiceName)) < 0
 }
+
+// The traffic policies.
+const (
+	anywhere = "Cluster"
+	local    = "Local"
+)
 
 // The kinds of a Service's addresses.
 const (
@@ -154,7 +162,7 @@ func (c *Cluster) notServed(to netip.AddrPort, protocol cluster.Protocol, at *cl
 			refusal = "not delivered: Services are for TCP, UDP and SCTP"
 		}
 		return choice{
-			service:  &Service{Name: s.String(), Kind: clusterIP, Policy: "Cluster", Traffic: "internal"},
+			service:  &Service{Name: s.String(), Kind: clusterIP, Policy: anywhere, Traffic: "internal"},
 			refusals: []string{refusal},
 		}
 	}

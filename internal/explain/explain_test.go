@@ -73,7 +73,9 @@ func TestAnAnswerFollowsServices(t *testing.T) {
 		{external, "198.51.100.1", "192.0.2.10", "80", "[10.2.0.2:8080] [dropped at node-1: no endpoint there, and the policy is Local] allowed for some packets only: dropped at node-1: no endpoint there, and the policy is Local"},
 		{external, "198.51.100.1", "node/node-1", "30080", "[] [dropped at node-1: no endpoint there, and the policy is Local] dropped at node-1: no endpoint there, and the policy is Local"},
 		{external, "198.51.100.1", "203.0.113.2", "30080", "[10.2.0.2:8080] [] allowed"},
-		{external, "ns/far", "node/node-1", "30080", "[10.2.0.2:8080] [] allowed"},
+		{external, "ns/far", "node/node-1", "30080", "[] [dropped at node-1: no endpoint there, and the policy is Local] dropped at node-1: no endpoint there, and the policy is Local"},
+		{external, "ns/near", "node/node-1", "30080", "[10.2.0.2:8080] [] allowed"},
+		{asIs, "ns/far", "node/node-1", "30080", "[10.2.0.2:8080] [] allowed"},
 		{asIs, "ns/near", "10.96.0.1", "81", "[] [refused: it has no port 81/TCP] refused: it has no port 81/TCP"},
 	} {
 		a, err := street(c.change).Ask(Question{From: c.from, To: c.to, Port: c.port, Protocol: cluster.TCP})
