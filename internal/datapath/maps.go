@@ -14,7 +14,7 @@ import (
 
 // openMaps opens the pinned maps of the object, or makes and pins them. A pin's name carries the layout of the map,
 // so that an agent never meets entries that it would misread: another layout is another map, filled anew beside the
-// old one before any program changes over to it.
+// old one before any program changes over to it. FormerEndpoint alone looks into the old one.
 func openMaps(spec *ebpf.CollectionSpec, dir string) (map[string]*ebpf.Map, error) {
 	maps := map[string]*ebpf.Map{}
 	for name, ms := range spec.Maps {

@@ -105,6 +105,9 @@ func TestFullMapsOfPoliciesCloseTheirPods(t *testing.T) {
 					if e, _, _ := d.Endpoint(podAddr(0)); err == nil || d.PoliciesKnown() || table != bpfMapRules && e.Ingress != uint64(policy.Closed) {
 						t.Fatalf("%v, %+v", err, e)
 					}
+					if id := big.pods[podName(0)][0].id(); table != bpfMapRules && (!d.PolicyUnfit(id) || d.PolicyFits(id)) || d.PolicyUnfit(policy.Closed) {
+						t.Fatal("it is not said which rulesets do not fit")
+					}
 				}
 				for range 3 {
 					_, err := follow(t, d, big, at)
