@@ -165,7 +165,6 @@ func (a *Agent) refreshPolicies() bool {
 		return false
 	}
 	a.syncPolicies()
-	a.want.Config.Blocks = p.table.HasBlocks() // the datapath has it written with them
 	return a.swapPods() == nil && p.failed == ""
 }
 

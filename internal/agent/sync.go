@@ -72,7 +72,6 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 		local.Pods[i] = a.judge(local.Pods[i])
 		a.pods[local.Pods[i].Link] = local.Pods[i]
 	}
-	local.Blocks = a.policies.table != nil && a.policies.table.HasBlocks()
 	want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	var errs []error
 	tunnel, err := a.kernel.SyncTunnel(want.Tunnel)

@@ -68,7 +68,7 @@ func Compile(opts Options, snap *cluster.Snapshot, local cluster.Local) (Tables,
 }
 
 func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local cluster.Local) Config {
-	c := Config{Tunnel: local.Tunnel, Services: opts.Services, Policies: opts.Policies, Blocks: local.Blocks, SocketUDP: local.ClosesSockets, HostCookie: local.Cookie,
+	c := Config{Tunnel: local.Tunnel, Services: opts.Services, Policies: opts.Policies, SocketUDP: local.ClosesSockets, HostCookie: local.Cookie,
 		AskConntrack: !opts.Services || len(local.Translators) > 0, OthersPods: opts.Routing == route.ModeOff}
 	c.PodCIDR4, _ = self.PodCIDR(true)
 	c.PodCIDR6, _ = self.PodCIDR(false)
