@@ -23,7 +23,7 @@ func (d *Datapath) FormerEndpoint(a netip.Addr) (e route.Endpoint, ok bool, err 
 	if err != nil {
 		return e, false, fmt.Errorf("find maps of endpoints: %w", err)
 	}
-	own := pinName(d.spec.Maps[bpfMapEndpoints])
+	own := pinName(d.spec, bpfMapEndpoints)
 	for _, pin := range pins {
 		if filepath.Base(pin) == own {
 			continue
