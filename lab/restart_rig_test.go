@@ -171,7 +171,7 @@ func otherAgents(t *testing.T) []build {
 	root := moduleRoot(t)
 	generated := filepath.Join(root, "internal/datapath/bpf_bpfel.go")
 	const before, after = "\treturn spec, err\n",
-		"\tfor _, name := range []string{\"endpoints\", \"remotes\", \"configuration\", \"frontends\", \"backends\", \"members\"} {\n" +
+		"\tfor _, name := range []string{\"endpoints\", \"rules\", \"remotes\", \"configuration\", \"frontends\", \"backends\", \"members\"} {\n" +
 			"\t\tspec.Maps[name].MaxEntries *= 2\n\t}\n\treturn spec, err\n"
 	source := readFile(generated)
 	if strings.Count(source, before) != 1 {

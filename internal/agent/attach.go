@@ -21,13 +21,17 @@ func (a *Agent) viaTCX(hook desired.Hook, shaped bool) bool {
 	return a.datapath.UsesTCX() && (!ofPod || shaped)
 }
 
-// attach makes every hook run this agent's program.
-func (a *Agent) attach(hooks map[desired.Hook]int) (changes []change, err error) {
+// attach makes every hook run this agent's program. While its maps are not complete, only a hook that has none gets one: what
+// an earlier agent attached may have maps of its own, and a guard that lacks a row is better than none.
+func (a *Agent) attach(hooks map[desired.Hook]int, complete bool) (changes []change, err error) {
 	links, filters := a.ways(hooks)
 	var errs []error
 	have, err := a.filters(filters)
 	errs = append(errs, err)
 	for hook, program := range have {
+		if program.ID != 0 && !complete {
+			continue
+		}
 		verb, err := a.attachFilter(hook, filters[hook], program)
 		if err != nil {
 			errs = append(errs, err)
@@ -36,11 +40,17 @@ func (a *Agent) attach(hooks map[desired.Hook]int) (changes []change, err error)
 		}
 	}
 	if a.datapath.UsesTCX() {
-		linked, err := a.datapath.Attach(links)
+		linked, err := a.datapath.Attach(links, complete)
 		errs = append(errs, err)
 		for _, c := range linked {
 			changes = append(changes, change{c.Table, c.Row, c.Verb})
 		}
+	}
+	if len(changes) > 0 {
+		errs = append(errs, a.endpointsChanged()) // other programs, maybe with other maps, let pass what passed a moment ago
+	}
+	if complete && errors.Join(errs...) == nil {
+		errs = append(errs, a.datapath.RemoveOtherLayouts())
 	}
 	return changes, errors.Join(errs...)
 }

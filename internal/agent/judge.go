@@ -10,6 +10,7 @@ const (
 	unknown     = "its policies are not known yet"
 	unfit       = "its policies do not fit: everything but its own node is denied"
 	terminating = "its namespace is being deleted: it stays as isolated as it was"
+	unread      = "not all policies could be read: it stays as isolated as it was"
 )
 
 // judge gives a pod the rulesets that it should have; until now it has those that it comes with. A pod of no Kubernetes
@@ -43,43 +44,56 @@ func (a *Agent) subjectOf(p cluster.LocalPod, had policy.Subject) (s policy.Subj
 	s, ok := a.policies.subjects[name]
 	ok = ok && !a.isAnothers(name, p.UID)
 	ns := a.snapshot.AllNamespaces.Get(cluster.Name{Name: p.Namespace})
-	switch {
-	case !ok || ns == nil:
-		s, why = shutWhere(had, policy.Subject{}), unknown
-		if s == (policy.Subject{}) {
-			why = "" // it is as open as it was
-		}
-		return s, why
-	case !a.datapath.PolicyFits(s.Ingress) || !a.datapath.PolicyFits(s.Egress):
-		return policy.Subject{Ingress: policy.Closed, Egress: policy.Closed}, unfit
-	case ns.Terminating && shutWhere(a.lately(p.Link, had), s) != s:
-		return shutWhere(a.lately(p.Link, had), s), terminating
-	case a.snapshot.Incomplete:
-		return keepWhere(had, s), ""
+	if ok = ok && ns != nil; !ok {
+		s = policy.Subject{}
 	}
-	return s, ""
+	closed := policy.Subject{Ingress: policy.Closed, Egress: policy.Closed}
+	shut := func(policy.ID) policy.ID { return policy.Closed }
+	switch {
+	case !ok && whereOpen(had, s, shut) != s:
+		return whereOpen(had, s, shut), unknown
+	case !ok: // it is as open as it was
+		return s, ""
+	case !a.datapath.PolicyFits(s.Ingress) || !a.datapath.PolicyFits(s.Egress):
+		return closed, unfit
+	case ns.Terminating:
+		if kept := whereOpen(a.lately(p.Link, had), s, shut); kept != s {
+			return kept, terminating
+		}
+	}
+	if a.snapshot.Incomplete {
+		s = whereOpen(had, s, a.keeps(p.Link))
+		if s.Ingress == policy.Closed || s.Egress == policy.Closed {
+			why = unread
+		}
+	}
+	return s, why
 }
 
-// shutWhere closes the directions that would be open and were not.
-func shutWhere(had, s policy.Subject) policy.Subject {
+// whereOpen gives the directions that would be open, and were not, something instead.
+func whereOpen(had, s policy.Subject, instead func(had policy.ID) policy.ID) policy.Subject {
 	if s.Ingress == policy.Open && had.Ingress != policy.Open {
-		s.Ingress = policy.Closed
+		s.Ingress = instead(had.Ingress)
 	}
 	if s.Egress == policy.Open && had.Egress != policy.Open {
-		s.Egress = policy.Closed
+		s.Egress = instead(had.Egress)
 	}
 	return s
 }
 
-// keepWhere leaves them as they were: what isolated the pod may be what could not be read.
-func keepWhere(had, s policy.Subject) policy.Subject {
-	if s.Ingress == policy.Open && had.Ingress != policy.Closed {
-		s.Ingress = had.Ingress
+// keeps leaves a direction as it was: what isolated the pod may be what could not be read. One that was closed for no other
+// reason than that nothing was known of the pod opens.
+func (a *Agent) keeps(link string) func(policy.ID) policy.ID {
+	why := a.policies.shut[link]
+	return func(had policy.ID) policy.ID {
+		switch {
+		case had == policy.Closed && (why == "" || why == unknown):
+			return policy.Open
+		case a.datapath.PolicyUnfit(had):
+			return policy.Closed
+		}
+		return had
 	}
-	if s.Egress == policy.Open && had.Egress != policy.Closed {
-		s.Egress = had.Egress
-	}
-	return s
 }
 
 // fillPolicies gives pods that were read back the rulesets that this agent gave them, or their endpoints in the kernel have,
@@ -109,21 +123,27 @@ func (a *Agent) fillPolicies(pods []cluster.LocalPod) error {
 	return nil
 }
 
-// readSubject reads back what a pod is judged by. One that is up without an endpoint ran before there were policies; one
-// that is down was about to come.
+// readSubject reads back what a pod is judged by. One that has no endpoint is closed, whatever took it away: there are
+// endpoints where nobody is judged, too. But those of an agent whose map had another layout still say who was open.
 func (a *Agent) readSubject(p *cluster.LocalPod) error {
-	if !p.Up || p.Behind {
-		p.Ingress, p.Egress = uint64(policy.Closed), uint64(policy.Closed)
-	}
+	p.Ingress, p.Egress, p.Late = uint64(policy.Closed), uint64(policy.Closed), p.Up && !p.Behind
+	came := !p.Up && !p.Behind // or was about to
 	for _, addr := range p.Addresses {
 		e, ok, err := a.datapath.Endpoint(addr)
+		if err == nil && !ok {
+			e, ok, err = a.datapath.FormerEndpoint(addr)
+		}
 		if err != nil {
 			return err
 		}
 		if ok && e.Index == p.Index {
 			p.Ingress, p.Egress, p.Late = e.Ingress, e.Egress, e.Late
-			return nil
+			came = false
+			break
 		}
+	}
+	if !came && (p.Ingress == uint64(policy.Closed) || p.Egress == uint64(policy.Closed)) {
+		a.policies.shut[p.Link] = unread // as far as this agent knows
 	}
 	return nil
 }

@@ -167,7 +167,6 @@ func (a *Agent) refreshPolicies() bool {
 		return false
 	}
 	a.syncPolicies()
-	a.want.Config.Blocks = p.table.HasBlocks() // the datapath has it written with them
 	return a.swapPods() == nil && p.failed == ""
 }
 

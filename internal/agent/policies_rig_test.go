@@ -70,6 +70,15 @@ func (t town) isolate(app, from string) town {
 	})
 }
 
+// admit has a policy let in to the pods of one app what comes from a block.
+func (t town) admit(app, block string) town {
+	p := &cluster.NetworkPolicy{Name: cluster.Name{Namespace: "default", Name: "into-" + app}, Subject: labels.SelectorFromSet(labels.Set{"app": app}),
+		Ingress: &cluster.PolicyRules{Rules: []cluster.PolicyRule{{Peers: []cluster.PolicyPeer{{Block: netip.MustParsePrefix(block)}}}}}}
+	return t.with(func(s *cluster.Snapshot) {
+		s.NetworkPolicies = s.NetworkPolicies.With(map[cluster.Name]*cluster.NetworkPolicy{p.Name: p})
+	})
+}
+
 func (t town) release(app string) town {
 	return t.with(func(s *cluster.Snapshot) {
 		s.NetworkPolicies = s.NetworkPolicies.With(map[cluster.Name]*cluster.NetworkPolicy{{Namespace: "default", Name: "to-" + app}: nil})

@@ -233,7 +233,7 @@ func TestWhatCouldNotBeReadLoosensNothing(t *testing.T) {
 }
 
 func TestWithoutPoliciesWhatAnEarlierAgentWroteIsTakenBack(t *testing.T) {
-	world := newTown("10.0.1.0/24").pod("web").isolate("web", "peer")
+	world := newTown("10.0.1.0/24").pod("web").isolate("web", "peer").admit("web", "192.0.2.0/24")
 	n := newNode(t, world.Snapshot, judged)
 	addr := first(n.add("web", testnet.New(t).File()))
 	n.stop()
@@ -258,6 +258,12 @@ func TestWithoutPoliciesWhatAnEarlierAgentWroteIsTakenBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return entries["rules"] == 0 && entries["classes"] == 0
+		return entries["rules"] == 0 && entries["classes"] == 0 && entries["blocks"] == 0
 	})
+	n.stop() // after a sync that finds it so
+	n.agent.sync()
+	if len(n.agent.repairs) > 0 {
+		t.Errorf("%+v", n.agent.repairs)
+	}
+	n.start()
 }

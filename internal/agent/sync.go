@@ -65,14 +65,13 @@ func (a *Agent) conclude(err error) {
 }
 
 // write brings the kernel to what Compile says, and writes anew the records that the kernel forgot. Maps are complete
-// before programs that read them are attached.
+// before programs that read them take the place of others.
 func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want desired.Tables, changes []change, err error) {
 	judged := append(a.syncPolicies(), a.verifyPolicies()...)
 	for i := range local.Pods {
 		local.Pods[i] = a.judge(local.Pods[i])
 		a.pods[local.Pods[i].Link] = local.Pods[i]
 	}
-	local.Blocks = a.policies.table != nil && a.policies.table.HasBlocks()
 	want, a.problems = desired.Compile(a.cfg.Options, a.snapshot, local)
 	var errs []error
 	tunnel, err := a.kernel.SyncTunnel(want.Tunnel)
@@ -89,7 +88,8 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 
 	maps, err := a.datapath.SyncMaps(want)
 	errs = append(errs, err)
-	if err == nil {
+	complete := err == nil
+	if complete {
 		errs = append(errs, a.swapped(len(maps) > 0))
 	}
 	a.noteSelf()
@@ -97,7 +97,7 @@ func (a *Agent) write(local cluster.Local, forgotten []cluster.LocalPod) (want d
 	errs = append(errs, a.notePorts())
 	services, err := a.syncServices()
 	errs = append(errs, err)
-	programs, err := a.attach(want.Hooks)
+	programs, err := a.attach(want.Hooks, complete)
 	errs = append(errs, err)
 	sockets, err := a.datapath.AttachSockets(a.socketGroup())
 	errs = append(errs, err)

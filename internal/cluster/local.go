@@ -41,9 +41,6 @@ type Local struct {
 	// Gateways are the node's own addresses on links where another plugin's pods may be, where Polder guards those.
 	Gateways []netip.Addr
 
-	// Blocks: policies of the pods here have blocks of addresses in force.
-	Blocks bool
-
 	// Tunnel is the index of the tunnel device, 0 while there is none.
 	Tunnel int
 }

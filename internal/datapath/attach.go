@@ -22,12 +22,13 @@ type attached struct {
 }
 
 // Attach makes every hook of want run this agent's program, and detaches the others. A program is replaced under a
-// running link in one step; nothing is ever detached in order to be attached again. Maps must be complete before.
-func (d *Datapath) Attach(want map[desired.Hook]int) ([]Change, error) {
+// running link in one step; nothing is ever detached in order to be attached again. Maps must be complete before an earlier
+// agent's programs are replaced, which may have others.
+func (d *Datapath) Attach(want map[desired.Hook]int, replace bool) ([]Change, error) {
 	var changes []Change
 	var errs []error
 	for hook, ifindex := range want {
-		change, err := d.attach(hook, ifindex)
+		change, err := d.attach(hook, ifindex, replace)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("attach %s to %s: %w", hook.Program, hook.Link, err))
 			continue
@@ -42,14 +43,14 @@ func (d *Datapath) Attach(want map[desired.Hook]int) ([]Change, error) {
 		}
 	}
 	if len(errs) == 0 {
-		errs = append(errs, d.removeStalePins(want), d.removeOtherLayouts())
+		errs = append(errs, d.removeStalePins(want))
 	}
 	return changes, errors.Join(errs...)
 }
 
 // AttachOne is Attach for one hook, for a pod that comes.
 func (d *Datapath) AttachOne(hook desired.Hook, ifindex int) error {
-	if _, err := d.attach(hook, ifindex); err != nil {
+	if _, err := d.attach(hook, ifindex, true); err != nil {
 		return fmt.Errorf("attach %s to %s: %w", hook.Program, hook.Link, err)
 	}
 	return nil
@@ -65,7 +66,7 @@ func (d *Datapath) Attached(hook desired.Hook) bool {
 }
 
 // attach returns what it did: "", "add" or "update".
-func (d *Datapath) attach(hook desired.Hook, ifindex int) (string, error) {
+func (d *Datapath) attach(hook desired.Hook, ifindex int, replace bool) (string, error) {
 	prog, ok := d.programs[hook.Program]
 	if !ok {
 		return "", errors.New("no such program")
@@ -78,7 +79,8 @@ func (d *Datapath) attach(hook desired.Hook, ifindex int) (string, error) {
 	if !ok {
 		a, ok = d.openPinned(hook, ifindex)
 	}
-	if ok && a.current {
+	if ok && (a.current || !replace) {
+		d.links[hook] = a
 		return "", nil
 	}
 	if ok {

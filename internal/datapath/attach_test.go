@@ -66,7 +66,7 @@ func attachedTo(t *testing.T, ifindex int) []ebpf.ProgramID {
 
 func attachAll(t *testing.T, d *Datapath, want map[desired.Hook]int) []Change {
 	t.Helper()
-	changes, err := d.Attach(want)
+	changes, err := d.Attach(want, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +107,9 @@ func TestTheNextAgentTakesOverWithoutDetaching(t *testing.T) {
 			t.Fatalf("programs %v became %v when the agent ended", before, now)
 		}
 		next := reopen(t, d.dir)
+		if changes, err := next.Attach(want, false); err != nil || len(changes) > 0 || !reflect.DeepEqual(attachedTo(t, left), before) {
+			t.Fatalf("before its maps are complete: %v, %v", changes, err)
+		}
 		changes := attachAll(t, next, want)
 		if len(changes) != 1 || changes[0].Verb != "update" {
 			t.Fatalf("%v", changes)

@@ -59,7 +59,7 @@ func newCourt(t *testing.T, d *Datapath) court {
 func (c court) reset(change ...func(*desired.Tables)) {
 	c.t.Helper()
 	w := servedWorld()
-	w.Config.Services, w.Config.Policies, w.Config.Blocks = false, true, true
+	w.Config.Services, w.Config.Policies = false, true
 	for a, e := range map[string]route.Endpoint{
 		"10.0.1.2": {Index: c.a, PodMAC: podMAC, HostMAC: hostMAC}, "10.0.1.3": {Index: c.b, PodMAC: peerMAC, HostMAC: hostMAC},
 		"10.0.1.4": {Index: nowhere, PodMAC: peerMAC, HostMAC: hostMAC},

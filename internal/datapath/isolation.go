@@ -14,15 +14,12 @@ import (
 // Isolation is what a running datapath's endpoints say of policies, seen from outside its agent. It changes nothing.
 type Isolation struct{ endpoints *ebpf.Map }
 
-// OpenIsolation opens the map that is pinned below dir.
+// OpenIsolation opens the map that is pinned below dir and has the layout of this build: of another, nothing could be said.
 func OpenIsolation(dir string) (*Isolation, error) {
-	pins, err := filepath.Glob(filepath.Join(dir, "maps", bpfMapEndpoints+"_*"))
-	if err == nil && len(pins) != 1 {
-		err = fmt.Errorf("%d maps of that name are pinned in %s", len(pins), dir)
-	}
+	spec, err := loadBpf()
 	i := &Isolation{}
 	if err == nil {
-		i.endpoints, err = ebpf.LoadPinnedMap(pins[0], &ebpf.LoadPinOptions{ReadOnly: true})
+		i.endpoints, err = ebpf.LoadPinnedMap(filepath.Join(dir, "maps", pinName(spec, bpfMapEndpoints)), &ebpf.LoadPinOptions{ReadOnly: true})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open map %s: %w", bpfMapEndpoints, err)

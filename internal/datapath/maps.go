@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -14,14 +15,14 @@ import (
 
 // openMaps opens the pinned maps of the object, or makes and pins them. A pin's name carries the layout of the map,
 // so that an agent never meets entries that it would misread: another layout is another map, filled anew beside the
-// old one before any program changes over to it.
+// old one before any program changes over to it. FormerEndpoint alone looks into the old one.
 func openMaps(spec *ebpf.CollectionSpec, dir string) (map[string]*ebpf.Map, error) {
 	maps := map[string]*ebpf.Map{}
 	for name, ms := range spec.Maps {
 		if strings.HasPrefix(name, ".") {
 			continue // constants of the programs
 		}
-		m, err := openMap(ms, filepath.Join(dir, pinName(ms)))
+		m, err := openMap(ms, filepath.Join(dir, pinName(spec, name)))
 		if err != nil {
 			return maps, fmt.Errorf("open map %s: %w", name, err)
 		}
@@ -52,7 +53,7 @@ func openMap(spec *ebpf.MapSpec, pin string) (*ebpf.Map, error) {
 func (d *Datapath) repinMaps() ([]Change, error) {
 	var changes []Change
 	for name, m := range d.maps {
-		pin := filepath.Join(d.dir, "maps", pinName(d.spec.Maps[name]))
+		pin := filepath.Join(d.dir, "maps", pinName(d.spec, name))
 		if _, err := os.Lstat(pin); err == nil {
 			continue
 		}
@@ -65,12 +66,12 @@ func (d *Datapath) repinMaps() ([]Change, error) {
 	return changes, nil
 }
 
-// removeOtherLayouts removes the pins of maps whose layout this agent does not use. Only after every program has
+// RemoveOtherLayouts removes the pins of maps whose layout this agent does not use. Only after every program has
 // changed over.
-func (d *Datapath) removeOtherLayouts() error {
+func (d *Datapath) RemoveOtherLayouts() error {
 	keep := map[string]bool{}
 	for name := range d.maps {
-		keep[pinName(d.spec.Maps[name])] = true
+		keep[pinName(d.spec, name)] = true
 	}
 	dir := filepath.Join(d.dir, "maps")
 	entries, err := os.ReadDir(dir)
@@ -88,14 +89,32 @@ func (d *Datapath) removeOtherLayouts() error {
 	return nil
 }
 
-func pinName(ms *ebpf.MapSpec) string { return ms.Name + "_" + layout(ms) }
+// together are the maps whose rows name those of each other: when one has another layout, all are filled anew. Programs that
+// still run read the rows of one agent alone then.
+func together() []string {
+	return []string{bpfMapEndpoints, bpfMapClasses, bpfMapBlocks, bpfMapRules}
+}
+
+func pinName(spec *ebpf.CollectionSpec, name string) string {
+	ms := spec.Maps[name]
+	if !slices.Contains(together(), name) {
+		return ms.Name + "_" + layout(ms)
+	}
+	var layouts string
+	for _, other := range together() {
+		layouts += layout(spec.Maps[other])
+	}
+	return ms.Name + "_" + short(layouts)
+}
 
 // layout is a short hash of all that makes two maps exchangeable: kind, sizes, and the names, offsets and types of
 // every field.
 func layout(ms *ebpf.MapSpec) string {
 	text := fmt.Sprint(ms.Type, ms.KeySize, ms.ValueSize, ms.MaxEntries, ms.Flags, describe(ms.Key), describe(ms.Value))
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:8]
+	return short(text)
 }
+
+func short(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:8] }
 
 func describe(t btf.Type) string {
 	switch t := t.(type) {

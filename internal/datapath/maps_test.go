@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -140,7 +141,7 @@ const frozenReserved = "9334e542"
 
 func TestAMapPinThatSomebodyRemovedComesBack(t *testing.T) {
 	d := worldOf(t)
-	pin := filepath.Join(d.dir, "maps", pinName(d.spec.Maps[bpfMapRemotes]))
+	pin := filepath.Join(d.dir, "maps", pinName(d.spec, bpfMapRemotes))
 	if err := os.Remove(pin); err != nil {
 		t.Fatal(err)
 	}
@@ -156,18 +157,44 @@ func TestAMapPinThatSomebodyRemovedComesBack(t *testing.T) {
 func TestAnotherLayoutIsAnotherMap(t *testing.T) {
 	d := worldOf(t)
 	old := filepath.Join(d.dir, "maps", "remotes_0ld1ay0u")
-	link := filepath.Join(d.dir, "maps", pinName(d.spec.Maps[bpfMapRemotes]))
+	link := filepath.Join(d.dir, "maps", pinName(d.spec, bpfMapRemotes))
 	if err := os.Rename(link, old); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.SyncMaps(world()); err != nil { // puts the right pin back
 		t.Fatal(err)
 	}
-	if err := d.removeOtherLayouts(); err != nil {
+	if err := d.RemoveOtherLayouts(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(old); !os.IsNotExist(err) {
 		t.Fatalf("the map of another layout is still pinned: %v", err)
+	}
+}
+
+func TestMapsThatJudgeTogetherHaveOneLayout(t *testing.T) {
+	pins := func(changed string) map[string]string {
+		spec, err := loadBpf()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed != "" {
+			spec.Maps[changed].MaxEntries *= 2
+		}
+		names := map[string]string{}
+		for name := range spec.Maps {
+			names[name] = pinName(spec, name)
+		}
+		return names
+	}
+	judging, before := []string{"endpoints", "classes", "blocks", "rules"}, pins("")
+	for _, changed := range append(judging, "remotes") {
+		for name, pin := range pins(changed) {
+			want := name == changed || slices.Contains(judging, name) && slices.Contains(judging, changed)
+			if other := pin != before[name]; other != want {
+				t.Errorf("%s has another layout; %s, another pin: %t", changed, name, other)
+			}
+		}
 	}
 }
 

@@ -91,6 +91,9 @@ func (d *Datapath) PolicyFits(id policy.ID) bool {
 	return wanted && !d.policies.unfit[id]
 }
 
+// PolicyUnfit says whether a ruleset is wanted and does not fit: a pod that still has it is closed.
+func (d *Datapath) PolicyUnfit(id policy.ID) bool { return d.policies.unfit[id] }
+
 // PolicyWrites is what this process has written to the maps of policies so far.
 func (d *Datapath) PolicyWrites() Writes { return d.policies.written }
 

@@ -217,6 +217,19 @@ func (w *policyWriter) openBlocks(any bool) bool {
 	return true
 }
 
+// blocksFlag is what a configuration has to say of prefixes that says have now: that there are some, unless it is known that
+// there are none.
+func (d *Datapath) blocksFlag(have uint8, judged bool) uint8 {
+	s := &d.policies
+	switch {
+	case len(s.blocks.now)+len(s.blocks.late) > 0 || judged && !s.begun:
+		return 1
+	case !s.known:
+		return have
+	}
+	return 0
+}
+
 // setBlocks says in the configuration whether there are prefixes with classes. Who knows that is who writes them.
 func (d *Datapath) setBlocks(blocks uint8) error {
 	var c bpfConfig

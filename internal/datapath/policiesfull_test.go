@@ -8,9 +8,7 @@ import (
 	"time"
 
 	"github.com/polder-net/polder/internal/cluster"
-	"github.com/polder-net/polder/internal/desired"
 	"github.com/polder-net/polder/internal/policy"
-	"github.com/polder-net/polder/internal/route"
 )
 
 // allow lets one selector in, and nobody else.
@@ -104,6 +102,9 @@ func TestFullMapsOfPoliciesCloseTheirPods(t *testing.T) {
 					err := d.SyncPolicies(since(small.all(), big.all()))
 					if e, _, _ := d.Endpoint(podAddr(0)); err == nil || d.PoliciesKnown() || table != bpfMapRules && e.Ingress != uint64(policy.Closed) {
 						t.Fatalf("%v, %+v", err, e)
+					}
+					if id := big.pods[podName(0)][0].id(); table != bpfMapRules && (!d.PolicyUnfit(id) || d.PolicyFits(id)) || d.PolicyUnfit(policy.Closed) {
+						t.Fatal("it is not said which rulesets do not fit")
 					}
 				}
 				for range 3 {
@@ -241,31 +242,6 @@ func TestRulesetsThatEndpointsNameStayUntilTheSwap(t *testing.T) {
 	settlePolicies(t, d, at)
 	if s := stateOf(t, d); len(s.classes) != 0 || len(d.policies.rules) != 1 {
 		t.Fatalf("%+v", s)
-	}
-}
-
-func TestThePrefixFlagIsSetAsLongAsThereAreAny(t *testing.T) {
-	d, at, w := openTest(t), time.Now(), smallWorld(1)
-	blocks := func() (c bpfConfig) {
-		if _, err := d.SyncMaps(desired.Tables{Config: desired.Config{Policies: true}, Endpoints: map[netip.Addr]route.Endpoint{}}); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.maps[bpfMapConfiguration].Lookup(uint32(0), &c); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	for _, on := range []bool{false, true, false} {
-		if delete(w.blocks, netip.MustParsePrefix("10.0.0.0/8")); on {
-			w.blocks[netip.MustParsePrefix("10.0.0.0/8")] = 1
-		}
-		if _, err := follow(t, d, w, at); err != nil {
-			t.Fatal(err)
-		}
-		settlePolicies(t, d, at)
-		if c := blocks(); c.Blocks != flag(on) {
-			t.Fatalf("%d, want %v", c.Blocks, on)
-		}
 	}
 }
 

@@ -70,14 +70,17 @@ func (d *Datapath) syncConfig(want desired.Config) ([]Change, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	entry := encodeConfig(want)
-	if want.Policies {
-		entry.Blocks |= have.Blocks // who writes the blocks says when there are none any more
-	}
+	entry.Blocks = d.blocksFlag(have.Blocks, want.Policies)
 	if have == entry {
 		return nil, nil
 	}
 	if err := m.Put(uint32(0), entry); err != nil {
 		return nil, fmt.Errorf("write configuration: %w", err)
+	}
+	if have.Blocks > entry.Blocks {
+		if have.Blocks = entry.Blocks; have == entry {
+			return nil, nil // the last prefix went: nobody's hands were there
+		}
 	}
 	return []Change{{"configuration", "", "replace"}}, nil
 }
@@ -213,7 +216,7 @@ func encodeConfig(c desired.Config) bpfConfig {
 	var port [2]byte
 	binary.BigEndian.PutUint16(port[:], route.TunnelPort)
 	e.TunnelPort = binary.NativeEndian.Uint16(port[:])
-	e.OthersPods, e.Policies, e.Blocks = flag(c.OthersPods), flag(c.Policies), flag(c.Blocks)
+	e.OthersPods, e.Policies = flag(c.OthersPods), flag(c.Policies)
 	e.Services, e.AskConntrack, e.SocketUdp = flag(c.Services), flag(c.AskConntrack), flag(c.SocketUDP)
 	e.HostCookie, e.Node = c.HostCookie, [2]bpfAddr{encodeAddr(c.Node4), encodeAddr(c.Node6)}
 	for i, p := range []netip.Prefix{c.PodCIDR4, c.PodCIDR6} {

@@ -76,7 +76,7 @@ func (r *verdictRig) must(err error) {
 // start makes the rig's agent one that knows nothing, maybe of another node. The maps are as the last one left them.
 func (r *verdictRig) start(seed uint64, self string, remotes map[netip.Prefix]route.Remote) {
 	r.seed, r.Dice, r.self, r.remotes = seed, cases.NewDice(seed), self, remotes
-	r.config = desired.Config{Policies: true, Blocks: true, Tunnel: lo, AskConntrack: r.IntN(4) == 0, OthersPods: r.IntN(8) == 0}
+	r.config = desired.Config{Policies: true, Tunnel: lo, AskConntrack: r.IntN(4) == 0, OthersPods: r.IntN(8) == 0}
 	r.table, r.model, r.snapshot = policy.NewTable(self), cases.NewModel(&cluster.Snapshot{}), &cluster.Snapshot{}
 	r.subjects, r.rulesets = map[cluster.Name]policy.Subject{}, map[policy.ID]*policy.Ruleset{}
 	_, err := r.SyncMaps(desired.Tables{Config: r.config, Endpoints: r.rows, Remotes: remotes})

@@ -73,7 +73,7 @@ func asksConntrack(opts Options, local cluster.Local) bool {
 }
 
 func config(opts Options, self cluster.Node, snap *cluster.Snapshot, local cluster.Local) Config {
-	c := Config{Tunnel: local.Tunnel, Services: opts.Services, Policies: opts.Policies, Blocks: local.Blocks, SocketUDP: local.ClosesSockets, HostCookie: local.Cookie,
+	c := Config{Tunnel: local.Tunnel, Services: opts.Services, Policies: opts.Policies, SocketUDP: local.ClosesSockets, HostCookie: local.Cookie,
 		AskConntrack: asksConntrack(opts, local), OthersPods: opts.Routing == route.ModeOff}
 	c.PodCIDR4, _ = self.PodCIDR(true)
 	c.PodCIDR6, _ = self.PodCIDR(false)

@@ -36,7 +36,6 @@ type Config struct {
 	PodCIDR6 netip.Prefix
 
 	Policies     bool   // packets of isolated pods are judged
-	Blocks       bool   // there are classes of prefixes
 	Services     bool   // frontends are served
 	OthersPods   bool   // another CNI plugin connects pods: only the stack knows their links
 	AskConntrack bool   // others on this node translate, too

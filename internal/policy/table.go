@@ -179,12 +179,6 @@ func (t *Table) Class(a netip.Addr) ID {
 	return Others
 }
 
-// HasBlocks says whether any prefix has a class.
-func (t *Table) HasBlocks() bool {
-	t.settle()
-	return len(t.blocks.rows) > 0
-}
-
 // Problems lists what cannot be honoured, sorted.
 func (t *Table) Problems() (all []cluster.Problem) {
 	t.settle()
