@@ -12,12 +12,12 @@ import (
 	"github.com/polder-net/polder/internal/netdev"
 )
 
-// A program is attached in one of two ways. tcx links (Linux 6.6) are the better: they are ours alone and keep their
-// order. But making one waits for an RCU grace period under the kernel's RTNL lock, some 15 ms in which no other pod of
-// the node can come or go. So pods' links get a clsact filter, as all links do on older kernels (docs/adr/0008). A
-// shaped pod gets a tcx link all the same: the bandwidth plugin's ingress qdisc and clsact exclude each other.
-func (a *Agent) viaTCX(hook desired.Hook, shaped bool) bool {
-	ofPod := hook.Program == desired.FromPod || hook.Program == desired.ToPod
+// A program is attached in one of two ways. tcx links (Linux 6.6) are the better: they are ours alone, keep their order, and
+// go when nobody wants them. But making one waits for an RCU grace period under the kernel's RTNL lock, some 15 ms in which
+// no other pod of the node can come or go. So pods' links get a clsact filter, as all links do on older kernels
+// (docs/adr/0008). A shaped pod gets a tcx link all the same: the bandwidth plugin's ingress qdisc and clsact exclude each
+// other.
+func (a *Agent) viaTCX(ofPod, shaped bool) bool {
 	return a.datapath.UsesTCX() && (!ofPod || shaped)
 }
 
@@ -59,7 +59,8 @@ func (a *Agent) attach(hooks map[desired.Hook]int, complete bool) (changes []cha
 func (a *Agent) ways(hooks map[desired.Hook]int) (links, filters map[desired.Hook]int) {
 	links, filters = map[desired.Hook]int{}, map[desired.Hook]int{}
 	for hook, index := range hooks {
-		if a.viaTCX(hook, a.pods[hook.Link].Shaped) {
+		p, ofPod := a.pods[hook.Link]
+		if a.viaTCX(ofPod, p.Shaped) {
 			links[hook] = index
 		} else {
 			filters[hook] = index
@@ -110,7 +111,7 @@ func (a *Agent) putFilter(hook desired.Hook, index int) error {
 func (a *Agent) attachPod(p cluster.LocalPod) error {
 	for _, hook := range a.podHooks(p.Link) {
 		attach := a.putFilter
-		if a.viaTCX(hook, p.Shaped) {
+		if a.viaTCX(true, p.Shaped) {
 			attach = a.datapath.AttachOne
 		}
 		if err := attach(hook, p.Index); err != nil {
