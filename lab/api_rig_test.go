@@ -112,6 +112,7 @@ type podIP struct {
 func (w *apiWorld) pod(t *testing.T, name, node string) *lab.Pod {
 	t.Helper()
 	o := &apiPod{Meta: apiserver.NewMeta("v1", "Pod", "default", name)}
+	o.Metadata.UID = "" // the lab tells agents one of its own
 	o.Metadata.Labels, o.Spec.NodeName = map[string]string{"app": name}, node
 	w.api.Put(apiserver.Pods, o)
 	p := create(t, w.Cluster, lab.PodOptions{Name: name, Node: node})

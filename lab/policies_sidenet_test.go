@@ -51,25 +51,27 @@ func TestIsolatedPodsDoNotGetOutByAnotherDevice(t *testing.T) {
 	pod := create(t, c, lab.PodOptions{Name: "inmate"})
 	door := watchDoor(t, traffic.End{Place: far, Addr: far.addresses[0]}, 8080)
 	defer door.close()
-	reach := func() bool {
+	reaches := func() bool {
 		shots := []*shot{{from: pod, to: netip.AddrPortFrom(far.addresses[0], 8080), protocol: unix.IPPROTO_TCP}}
 		fire(t, shots, 500*time.Millisecond)
 		return shots[0].opened
 	}
-	if !reach() {
-		t.Fatal("nobody isolates the pod, and it does not get out")
+	await := func(want bool, otherwise string) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); reaches() != want; {
+			if time.Now().After(deadline) {
+				t.Fatal(otherwise)
+			}
+		}
 	}
+	await(true, "nobody isolates the pod, and it does not get out")
 	apply(t, c, "closed", `
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: closed, namespace: default}
 spec: {podSelector: {}, policyTypes: [Egress]}
 `)
-	for deadline := time.Now().Add(10 * time.Second); reach(); {
-		if time.Now().After(deadline) {
-			t.Fatal("the pod gets out by a device that is no uplink, whatever its policy says")
-		}
-	}
+	await(false, "the pod gets out by a device that is no uplink, whatever its policy says")
 	before := door.arrived.Load()
 	shots := []*shot{
 		{from: pod, to: netip.AddrPortFrom(far.addresses[0], 8080), protocol: unix.IPPROTO_TCP},
