@@ -239,6 +239,11 @@ func (a *Agent) loop(ctx context.Context, kernel <-chan struct{}) error {
 			if a.refresh() {
 				continue
 			}
+		case now := <-a.policies.again:
+			a.policies.again = nil
+			if a.retirePolicies(now) == nil {
+				continue
+			} // else all is to be read anew
 		case <-tick.C:
 		case <-settled:
 			settled = nil

@@ -19,10 +19,11 @@ type policies struct {
 	told     told          // what table has been told
 	subjects map[cluster.Name]policy.Subject
 
-	read    time.Time // when the maps were last read back
-	retired time.Time // when what nobody wants was last taken away
-	failed  string    // what could not be written; empty: nothing
-	swapped bool      // every endpoint has the rulesets that it should have, and the datapath knows
+	read    time.Time        // when the maps were last read back
+	retired time.Time        // when retirePolicies last did something
+	again   <-chan time.Time // for it to do more; nil: nothing waits
+	failed  string           // what could not be written; empty: nothing
+	swapped bool             // every endpoint has the rulesets that it should have, and the datapath knows
 
 	shut    map[string]string        // why a direction of a pod is closed, by link
 	waiting map[string][]chan<- bool // for a pod's policies, by link
@@ -126,7 +127,7 @@ func (a *Agent) notePolicyFault(err error) {
 	a.policies.failed = failed
 }
 
-// swapPolicies says that all endpoints are written. Now and then it takes away what nobody has wanted for a while.
+// swapPolicies says that all endpoints are written.
 func (a *Agent) swapPolicies() error {
 	p, now := &a.policies, time.Now()
 	if p.table == nil {
@@ -138,11 +139,23 @@ func (a *Agent) swapPolicies() error {
 		}
 		p.swapped = true
 	}
-	if now.Sub(p.retired) < retireEvery || !a.datapath.RetiredPolicies() {
-		return nil
+	return a.retirePolicies(now)
+}
+
+// retirePolicies lets pass what had to wait until all endpoints were written, and takes away what nobody has wanted for a
+// while. As long as something waits, the loop is to call it again.
+func (a *Agent) retirePolicies(now time.Time) error {
+	p := &a.policies
+	if now.Sub(p.retired) >= retireEvery && a.datapath.RetiredPolicies() {
+		p.retired = now
+		if err := a.datapath.RetirePolicies(now); err != nil {
+			return err
+		}
 	}
-	p.retired = now
-	return a.datapath.RetirePolicies(now)
+	if p.again == nil && a.datapath.RetiredPolicies() {
+		p.again = time.After(retireEvery)
+	}
+	return nil
 }
 
 // clearPolicies takes away what an earlier agent wrote, where this one judges no packets.
