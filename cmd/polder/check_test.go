@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/polder-net/polder/internal/probe"
+	"github.com/polder-net/polder/internal/testnet"
 	"github.com/polder-net/polder/lab"
 	"github.com/polder-net/polder/lab/labtest"
 )
@@ -101,6 +102,22 @@ func checked(t *testing.T, c *lab.Cluster, wantStatus int) probe.Report {
 		t.Fatalf("read report: %v: %s", err, out)
 	}
 	return r
+}
+
+// What `make lab` does.
+func TestADemoIsALabThatHasBeenChecked(t *testing.T) {
+	testnet.RequireRoot(t)
+	state := filepath.Join(t.TempDir(), "lab")
+	program := filepath.Join(programs.Folder(t), "polder")
+	t.Cleanup(func() {
+		if out, err := exec.Command(program, "lab", "down", "--state", state).CombinedOutput(); err != nil {
+			t.Errorf("take it down: %v: %s", err, out)
+		}
+	})
+	out, err := exec.Command(program, "lab", "demo", "--state", state, "--nodes", "2").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "All laws hold.") || !strings.Contains(string(out), "The lab stays up.") {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 func TestCheckProvesTheLawsInALab(t *testing.T) {

@@ -43,7 +43,7 @@ next. The exit status is that of 'polder check'.`)
 	if err != nil {
 		return err
 	}
-	if err := runCheck(ctx, e, "the lab in "+c.State(), options, checkFlags{}); err != nil {
+	if err := runCheck(ctx, e, "the lab in "+c.State(), options, checkFlags{state: c.State()}); err != nil {
 		return err
 	}
 	e.suggest(c)
