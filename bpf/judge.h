@@ -78,12 +78,13 @@ static __always_inline struct recent *recent_of(__be32 src, __be32 dst, __u32 po
 	return bpf_map_lookup_elem(&recents, &index);
 }
 
+// What the node itself opened is never asked about again, nor what has no ports: it would take the place of others.
 static __always_inline void set_recent(const struct judging *j)
 {
 	const struct tuple *t = &j->packet.tuple;
 	struct recent *r = recent_of(t->src.word[3], t->dst.word[3], t->sport << 16 | t->dport);
 
-	if (r)
+	if (r && t->dport && !(j->flags & JUDGED_OWN))
 		*r = j->packet;
 }
 
